@@ -1,0 +1,139 @@
+//! Builds a batch record by record, as a producer's client does.
+
+use bytes::Bytes;
+
+use super::header::{BatchHeader, HEADER_BYTES, set_body_crc};
+use super::{BatchError, Codec, record};
+use crate::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX};
+use crate::{Epoch, Offset, ProducerId, Record, Timestamp};
+
+/// Encodes records into one batch. The body is written behind a gap for the header, so that an uncompressed
+/// batch is never copied.
+#[derive(Debug)]
+pub struct BatchBuilder {
+    codec: Codec,
+    out: Vec<u8>,
+    record_count: u32,
+    first_timestamp: Timestamp,
+    max_timestamp: Timestamp,
+    producer: (ProducerId, u32, u64),
+}
+
+impl BatchBuilder {
+    /// An empty batch that [`finish`](Self::finish) will compress with `codec`.
+    pub fn new(codec: Codec) -> Self {
+        Self::with_capacity(codec, 0)
+    }
+
+    /// The same, with room for a body of `body_bytes`.
+    pub fn with_capacity(codec: Codec, body_bytes: usize) -> Self {
+        let mut out = Vec::with_capacity(HEADER_BYTES + body_bytes);
+        out.resize(HEADER_BYTES, 0);
+        Self {
+            codec,
+            out,
+            record_count: 0,
+            first_timestamp: Timestamp(0),
+            max_timestamp: Timestamp(i64::MIN),
+            producer: (ProducerId(0), 0, 0),
+        }
+    }
+
+    /// Names the producer: its id, epoch, and the sequence of the first record.
+    pub fn producer(&mut self, id: ProducerId, epoch: u32, base_sequence: u64) {
+        self.producer = (id, epoch, base_sequence);
+    }
+
+    /// Adds a record.
+    ///
+    /// # Errors
+    /// [`BatchError::RecordLimit`], [`BatchError::ReservedHeader`]: the record is at fault;
+    /// [`BatchError::OutOfRange`]: the batch is full. The batch is as before.
+    pub fn push(&mut self, record: &Record) -> Result<(), BatchError> {
+        record::check(record)?;
+        let full = |what, value: usize, max: usize| {
+            if value <= max {
+                Ok(())
+            } else {
+                Err(BatchError::OutOfRange { what, value: value as u64, min: 0, max: max as u64 })
+            }
+        };
+        full("record count", self.record_count as usize + 1, BATCH_RECORDS_MAX as usize)?;
+        if self.record_count == 0 {
+            self.first_timestamp = record.timestamp;
+        }
+        let before = self.out.len();
+        // Wrapping is undone by the decoder's checked addition only for deltas that fit; check here.
+        let delta = record.timestamp.0.checked_sub(self.first_timestamp.0).ok_or(BatchError::OutOfRange {
+            what: "timestamp",
+            value: record.timestamp.0 as u64,
+            min: 0,
+            max: i64::MAX as u64,
+        })?;
+        record::encode(record, delta, &mut self.out);
+        if let Err(error) = full("batch length", self.out.len(), BATCH_BYTES_MAX) {
+            self.out.truncate(before);
+            return Err(error);
+        }
+        self.record_count += 1;
+        self.max_timestamp = self.max_timestamp.max(record.timestamp);
+        Ok(())
+    }
+
+    /// Records so far.
+    pub fn record_count(&self) -> u32 {
+        self.record_count
+    }
+
+    /// Bytes so far, header included, before compression.
+    pub fn len(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Whether there is no record yet.
+    pub fn is_empty(&self) -> bool {
+        self.record_count == 0
+    }
+
+    /// Compresses where that helps, fills in header and checksum.
+    ///
+    /// # Errors
+    /// [`BatchError::OutOfRange`] if there is no record.
+    pub fn finish(mut self) -> Result<Bytes, BatchError> {
+        let Some(last_offset_delta) = self.record_count.checked_sub(1) else {
+            return Err(BatchError::OutOfRange { what: "record count", value: 0, min: 1, max: u64::MAX });
+        };
+        let uncompressed_len = (self.out.len() - HEADER_BYTES) as u32;
+        let packed = self.codec.compress(&self.out[HEADER_BYTES..]);
+        let codec = if packed.is_some() { self.codec } else { Codec::None };
+        if let Some(packed) = packed {
+            self.out.truncate(HEADER_BYTES);
+            self.out.extend_from_slice(&packed);
+        }
+        let (producer_id, producer_epoch, base_sequence) = self.producer;
+        let header = BatchHeader {
+            sparse: false,
+            base_offset: Offset(0),
+            append_time: Timestamp(0),
+            epoch: Epoch(0),
+            header_crc: 0,
+            synced_end: Offset(0),
+            body_len: (self.out.len() - HEADER_BYTES) as u32,
+            uncompressed_len,
+            record_count: self.record_count,
+            last_offset_delta,
+            flags: 0,
+            codec,
+            first_timestamp: self.first_timestamp,
+            max_timestamp: self.max_timestamp,
+            producer_id,
+            producer_epoch,
+            body_crc: 0,
+            base_sequence,
+        };
+        let mut encoded = header.encode_unstamped();
+        set_body_crc(&mut encoded, &self.out[HEADER_BYTES..]);
+        self.out[..HEADER_BYTES].copy_from_slice(&encoded);
+        Ok(self.out.into())
+    }
+}

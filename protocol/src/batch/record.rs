@@ -1,0 +1,194 @@
+//! A record inside a batch's body.
+//!
+//! ```text
+//! varint   length of all that follows
+//! u8       attributes: bit 0 has a key, bit 1 has a value; others refused
+//! signed   timestamp − the header's first timestamp
+//! varint   offset − base offset                      (sparse batches only)
+//! varint   key length, key                           (if bit 0)
+//! varint   value length, value                       (if bit 1)
+//! varint   header count; for each:
+//!   varint   name length, name (UTF-8)
+//!   varint   0: no value, n + 1: n bytes follow
+//! ```
+//! Varints are [`super::varint`]'s, in their shortest form.
+
+use bytes::Bytes;
+
+use super::{BatchError, varint};
+use crate::limits::{HEADER_NAME_BYTES_MAX, KEY_BYTES_MAX, RECORD_BYTES_MAX, RECORD_HEADERS_MAX};
+use crate::{Header, Record, Timestamp};
+
+/// The shortest record: length, attributes, timestamp, header count.
+pub const RECORD_BYTES_MIN: usize = 4;
+
+const HAS_KEY: u8 = 1 << 0;
+const HAS_VALUE: u8 = 1 << 1;
+
+/// Reserved names that the server only carries. Those on which it acts need a flag that this version refuses.
+const CARRIED_RESERVED: &[&str] =
+    &["ms-reply-to", "ms-inbox", "ms-correlation-id", "ms-status", "ms-responder", "ms-claim"];
+
+/// A record, borrowed from a decoded body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordRef<'a> {
+    /// Offset − the batch's base offset.
+    pub offset_delta: u32,
+    /// The producer's time.
+    pub timestamp: Timestamp,
+    /// The key.
+    pub key: Option<&'a [u8]>,
+    /// The value; `None` is a tombstone.
+    pub value: Option<&'a [u8]>,
+    headers: &'a [u8],
+    header_count: usize,
+}
+
+impl<'a> RecordRef<'a> {
+    /// The headers in order: name and value. They were checked when the record was decoded.
+    pub fn headers(&self) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + use<'a> {
+        let mut rest = self.headers;
+        (0..self.header_count).map_while(move |_| take_header(&mut rest).ok())
+    }
+
+    /// An owned record whose parts share `body`, the allocation this was decoded from.
+    pub fn to_record(&self, body: &Bytes) -> Record {
+        let share = |part: &'a [u8]| body.slice_ref(part);
+        Record {
+            key: self.key.map(share),
+            headers: self
+                .headers()
+                .map(|(name, value)| Header { name: name.to_owned(), value: value.map(share) })
+                .collect(),
+            timestamp: self.timestamp,
+            value: self.value.map(share),
+        }
+    }
+}
+
+/// Checks that a record may be sent: sizes, header count and names.
+pub(super) fn check(record: &Record) -> Result<(), BatchError> {
+    let limit = |what, value, unit, limit| {
+        if value <= limit { Ok(()) } else { Err(BatchError::RecordLimit { what, value, unit, limit }) }
+    };
+    limit("the record", record.size(), "bytes", RECORD_BYTES_MAX)?;
+    limit("the key", record.key.as_ref().map_or(0, Bytes::len), "bytes", KEY_BYTES_MAX)?;
+    limit("the record", record.headers.len(), "headers", RECORD_HEADERS_MAX)?;
+    for header in &record.headers {
+        limit("a header name", header.name.len(), "bytes", HEADER_NAME_BYTES_MAX)?;
+        if header.name.is_empty() || (header.name.starts_with("ms-") && !CARRIED_RESERVED.contains(&&*header.name)) {
+            return Err(BatchError::ReservedHeader(header.name.clone()));
+        }
+    }
+    Ok(())
+}
+
+/// Appends `record`; `timestamp_delta` is against the batch's first timestamp.
+pub(super) fn encode(record: &Record, timestamp_delta: i64, out: &mut Vec<u8>) {
+    varint::put(out, encoded_len(record, timestamp_delta) as u64);
+    let key_bit = if record.key.is_some() { HAS_KEY } else { 0 };
+    let value_bit = if record.value.is_some() { HAS_VALUE } else { 0 };
+    out.push(key_bit | value_bit);
+    varint::put_signed(out, timestamp_delta);
+    for part in [&record.key, &record.value].into_iter().flatten() {
+        varint::put(out, part.len() as u64);
+        out.extend_from_slice(part);
+    }
+    varint::put(out, record.headers.len() as u64);
+    for header in &record.headers {
+        varint::put(out, header.name.len() as u64);
+        out.extend_from_slice(header.name.as_bytes());
+        match &header.value {
+            None => varint::put(out, 0),
+            Some(value) => {
+                varint::put(out, value.len() as u64 + 1);
+                out.extend_from_slice(value);
+            }
+        }
+    }
+}
+
+/// What follows the record's length field.
+fn encoded_len(record: &Record, timestamp_delta: i64) -> usize {
+    let counted = |length: usize| varint::length(length as u64) + length;
+    let parts: usize = [&record.key, &record.value].into_iter().flatten().map(|part| counted(part.len())).sum();
+    let headers: usize = record
+        .headers
+        .iter()
+        .map(|header| {
+            let value = header.value.as_ref().map_or(1, |v| varint::length(v.len() as u64 + 1) + v.len());
+            counted(header.name.len()) + value
+        })
+        .sum();
+    1 + varint::length(varint::zigzag(timestamp_delta)) + parts + varint::length(record.headers.len() as u64) + headers
+}
+
+/// What a record's position in the body does not say by itself.
+pub(super) struct Context {
+    pub index: u32,
+    pub sparse: bool,
+    pub first_timestamp: Timestamp,
+}
+
+/// Takes a record off the front of `input`.
+pub(super) fn decode<'a>(input: &mut &'a [u8], context: &Context) -> Result<RecordRef<'a>, BatchError> {
+    let bad = |what| BatchError::Record { index: context.index, what };
+    let mut rest = take_counted(input).ok_or(bad("its length goes beyond the body"))?;
+    let (&attributes, after) = rest.split_first().ok_or(bad("it is empty"))?;
+    rest = after;
+    if attributes & !(HAS_KEY | HAS_VALUE) != 0 {
+        return Err(bad("unknown attribute bits"));
+    }
+    let delta = varint::take_signed(&mut rest).ok_or(bad("its timestamp is cut"))?;
+    let timestamp =
+        context.first_timestamp.0.checked_add(delta).map(Timestamp).ok_or(bad("its timestamp overflows"))?;
+    let offset_delta = if context.sparse {
+        let delta = varint::take(&mut rest).ok_or(bad("its offset delta is cut"))?;
+        u32::try_from(delta).map_err(|_| bad("its offset delta is too large"))?
+    } else {
+        context.index
+    };
+    let mut part = |bit, what| {
+        if attributes & bit == 0 { Ok(None) } else { take_counted(&mut rest).map(Some).ok_or(bad(what)) }
+    };
+    let key = part(HAS_KEY, "its key goes beyond it")?;
+    let value = part(HAS_VALUE, "its value goes beyond it")?;
+    let header_count = varint::take(&mut rest).ok_or(bad("its header count is cut"))?;
+    if header_count > RECORD_HEADERS_MAX as u64 {
+        return Err(bad("too many headers"));
+    }
+    let headers = rest;
+    for _ in 0..header_count {
+        take_header(&mut rest).map_err(bad)?;
+    }
+    if !rest.is_empty() {
+        return Err(bad("bytes follow its end"));
+    }
+    Ok(RecordRef { offset_delta, timestamp, key, value, headers, header_count: header_count as usize })
+}
+
+fn take_header<'a>(rest: &mut &'a [u8]) -> Result<(&'a str, Option<&'a [u8]>), &'static str> {
+    let name = take_counted(rest).ok_or("a header name goes beyond it")?;
+    if name.is_empty() || name.len() > HEADER_NAME_BYTES_MAX {
+        return Err("a header name of illegal length");
+    }
+    let name = std::str::from_utf8(name).map_err(|_| "a header name that is not UTF-8")?;
+    let length = varint::take(rest).ok_or("a header value's length is cut")?;
+    let value = match length.checked_sub(1) {
+        None => None,
+        Some(length) => Some(take(rest, length).ok_or("a header value goes beyond it")?),
+    };
+    Ok((name, value))
+}
+
+fn take_counted<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let length = varint::take(input)?;
+    take(input, length)
+}
+
+fn take<'a>(input: &mut &'a [u8], length: u64) -> Option<&'a [u8]> {
+    let length = usize::try_from(length).ok().filter(|length| *length <= input.len())?;
+    let (taken, rest) = input.split_at(length);
+    *input = rest;
+    Some(taken)
+}

@@ -1,0 +1,148 @@
+//! Reads a batch that came from outside: checked first, decoded when asked.
+
+use bytes::Bytes;
+
+use super::header::{BatchHeader, HEADER_BYTES, check_body_crc, check_header_crc};
+use super::record::{self, Context, RecordRef};
+use super::{BatchError, Codec};
+use crate::{Incarnation, Offset, Record};
+
+/// One whole batch whose header fields and `body_crc` hold. Its records are not decoded yet.
+#[derive(Debug, Clone)]
+pub struct BatchView {
+    header: BatchHeader,
+    bytes: Bytes,
+}
+
+impl BatchView {
+    /// Checks that `bytes` are exactly one batch: fields in range, `body_crc` right.
+    ///
+    /// # Errors
+    /// [`BatchError`].
+    pub fn parse(bytes: &Bytes) -> Result<Self, BatchError> {
+        let header = BatchHeader::decode(bytes)?;
+        let need = header.batch_len();
+        if bytes.len() < need {
+            return Err(BatchError::Truncated { need, have: bytes.len() });
+        }
+        if bytes.len() > need {
+            return Err(BatchError::TrailingBytes { extra: bytes.len() - need });
+        }
+        check_body_crc(bytes)?;
+        Ok(Self { header, bytes: bytes.clone() })
+    }
+
+    /// Splits the first batch off `bytes`, as stored in the partition of that incarnation: `header_crc` is
+    /// checked as well, and first, since the length rests on it.
+    ///
+    /// # Errors
+    /// [`BatchError`]; `bytes` is then unchanged.
+    pub fn split_stored(bytes: &mut Bytes, incarnation: Incarnation) -> Result<Self, BatchError> {
+        check_header_crc(bytes, incarnation)?;
+        let need = BatchHeader::decode(bytes)?.batch_len();
+        if bytes.len() < need {
+            return Err(BatchError::Truncated { need, have: bytes.len() });
+        }
+        let view = Self::parse(&bytes.slice(..need))?;
+        let _ = bytes.split_to(need);
+        Ok(view)
+    }
+
+    /// The header.
+    pub fn header(&self) -> &BatchHeader {
+        &self.header
+    }
+
+    /// The whole batch.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// Decompresses the body and reads its records one by one.
+    ///
+    /// # Errors
+    /// [`BatchError::Decompress`].
+    pub fn records(&self) -> Result<Records, BatchError> {
+        let stored = self.bytes.slice(HEADER_BYTES..);
+        let body = match self.header.codec {
+            Codec::None => stored,
+            codec => codec.decompress(&stored, self.header.uncompressed_len as usize)?.into(),
+        };
+        Ok(Records { header: self.header.clone(), body, position: 0, index: 0 })
+    }
+}
+
+/// The records of one batch. As an iterator it yields owned [`Record`]s that share the body's allocation;
+/// [`next_ref`](Self::next_ref) lends them instead.
+#[derive(Debug)]
+pub struct Records {
+    header: BatchHeader,
+    body: Bytes,
+    position: usize,
+    index: u32,
+}
+
+impl Records {
+    /// The next record, borrowed. After the last one, checks that nothing follows it.
+    ///
+    /// # Errors
+    /// [`BatchError::Record`]; nothing follows an error.
+    pub fn next_ref(&mut self) -> Option<Result<RecordRef<'_>, BatchError>> {
+        if self.index >= self.header.record_count {
+            let extra = self.body.len() - self.position;
+            self.position = self.body.len();
+            return (extra > 0).then_some(Err(BatchError::TrailingBytes { extra }));
+        }
+        let context =
+            Context { index: self.index, sparse: self.header.sparse, first_timestamp: self.header.first_timestamp };
+        let mut rest = &self.body[self.position..];
+        let before = rest.len();
+        let result = record::decode(&mut rest, &context).and_then(|record| {
+            let in_span = record.offset_delta <= self.header.last_offset_delta;
+            let bad = BatchError::Record { index: self.index, what: "its offset lies outside the batch" };
+            in_span.then_some(record).ok_or(bad)
+        });
+        match result {
+            Ok(record) => {
+                self.position += before - rest.len();
+                self.index += 1;
+                Some(Ok(record))
+            }
+            Err(error) => {
+                self.position = self.body.len();
+                self.index = self.header.record_count;
+                Some(Err(error))
+            }
+        }
+    }
+
+    /// The next record with its offset.
+    ///
+    /// # Errors
+    /// As [`next_ref`](Self::next_ref).
+    pub fn next_with_offset(&mut self) -> Option<Result<(Offset, Record), BatchError>> {
+        let (body, base) = (self.body.clone(), self.header.base_offset);
+        self.next_ref().map(|result| {
+            result.map(|record| (Offset(base.0 + u64::from(record.offset_delta)), record.to_record(&body)))
+        })
+    }
+
+    /// Reads all records and says whether they are well-formed: what a server may ask of a batch it stores.
+    ///
+    /// # Errors
+    /// The first [`BatchError`] found.
+    pub fn validate(mut self) -> Result<(), BatchError> {
+        while let Some(record) = self.next_ref() {
+            record?;
+        }
+        Ok(())
+    }
+}
+
+impl Iterator for Records {
+    type Item = Result<Record, BatchError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next_with_offset().map(|result| result.map(|(_, record)| record))
+    }
+}

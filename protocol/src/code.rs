@@ -1,0 +1,190 @@
+//! Error codes: a number for ever; its hundred is its class, and the class says what a caller can do.
+//!
+//! A gap inside a class is a retired code and stays empty. Programs exit with 10 × the class.
+
+use std::fmt;
+
+/// What a caller can do about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// 1xx: the request is wrong; change it.
+    Wrong,
+    /// 2xx: not now; the same request may succeed later.
+    NotNow,
+    /// 3xx: the caller is behind; refresh what it holds, then decide.
+    Behind,
+    /// 4xx: the outcome is unknown; ask before repeating.
+    Unknown,
+    /// 5xx: stored data is damaged, or the server has a bug; an operator must look.
+    Damaged,
+}
+
+impl Class {
+    /// The hundred of the class's codes, 1 to 5.
+    pub const fn number(self) -> u8 {
+        match self {
+            Class::Wrong => 1,
+            Class::NotNow => 2,
+            Class::Behind => 3,
+            Class::Unknown => 4,
+            Class::Damaged => 5,
+        }
+    }
+}
+
+/// Whether a failed request surely had no effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// It did not happen and will not.
+    Definite,
+    /// It may have happened.
+    Indefinite,
+}
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $number:literal, $text:literal;)*) => {
+        /// Every error a client can see. See the module's classes: `code.class()`.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        #[repr(u16)]
+        pub enum Code { $($(#[$doc])* $name = $number),* }
+
+        impl Code {
+            /// All codes, in order.
+            pub const ALL: &'static [Code] = &[$(Code::$name),*];
+
+            /// The code of that number; an unknown one (of a newer server) is [`Code::Internal`].
+            pub fn from_number(number: u16) -> Code {
+                match number { $($number => Code::$name,)* _ => Code::Internal }
+            }
+
+            /// The stable name users see, for example `unknown stream`.
+            pub const fn name(self) -> &'static str {
+                match self { $(Code::$name => $text),* }
+            }
+        }
+    };
+}
+
+codes! {
+    /// No stream has that name.
+    UnknownStream = 101, "unknown stream";
+    /// A name that is not 1–128 bytes of `[a-z0-9._-]` beginning with a letter or digit or `-`.
+    IllegalName = 102, "illegal name";
+    /// A record above the stream's limit.
+    RecordTooLarge = 103, "record too large";
+    /// A batch above the limit.
+    BatchTooLarge = 104, "batch too large";
+    /// A batch that does not decode, or whose checksum is wrong.
+    CorruptBatch = 105, "corrupt batch";
+    /// A stream of that name exists.
+    StreamExists = 106, "stream exists";
+    /// The stream has no such partition.
+    UnknownPartition = 107, "unknown partition";
+    /// A setting outside its range, or unknown.
+    IllegalSetting = 108, "illegal setting";
+    /// A record that breaks a rule other than its size: too many headers, a long key, an unknown `ms-` header.
+    IllegalRecord = 109, "illegal record";
+    /// A producer timestamp more than an hour ahead of the server's clock.
+    TimestampTooFarAhead = 110, "timestamp too far ahead";
+    /// No lake has that name.
+    UnknownLake = 111, "unknown lake";
+    /// A lake of that name exists.
+    LakeExists = 112, "lake exists";
+    /// A lake's URL, format or store cannot be used.
+    IllegalLake = 113, "illegal lake";
+    /// The peer broke the protocol: the connection is closed.
+    ProtocolViolation = 114, "protocol violation";
+    /// The principal may not do this.
+    NotAllowed = 115, "not allowed";
+    /// The stream is in use by a lake.
+    StreamInUse = 116, "stream in use";
+    /// The server does not know this request or format version.
+    Unsupported = 117, "unsupported";
+
+    /// The disk is full: appends are refused, reads go on.
+    DiskFull = 201, "disk full";
+    /// Too much at once; `retry_after_ms` says when.
+    Throttled = 202, "throttled";
+    /// The server is stopping.
+    ShuttingDown = 203, "shutting down";
+    /// The request did not finish in its time, and had no effect or is idempotent.
+    TimedOut = 204, "timed out";
+    /// The partition or server is read-only after a disk error, until a restart has re-verified the log.
+    ReadOnly = 205, "read only";
+    /// The lake's store does not answer or refuses; the lake goes on trying.
+    LakeUnavailable = 206, "lake unavailable";
+
+    /// The offset is below the log start or above the end; the answer names both.
+    OffsetOutOfRange = 301, "offset out of range";
+    /// The log lost its unsynced tail below this position (`written` streams).
+    LogTruncated = 302, "log truncated";
+    /// A newer owner, producer or writer of that name has taken over.
+    Fenced = 303, "fenced";
+    /// This server does not own the partition; retry at the address in the answer.
+    NotOwner = 304, "not owner";
+    /// The stream was deleted (and perhaps made again): look it up anew.
+    StreamDeleted = 305, "stream deleted";
+
+    /// The disk failed under the request: it may or may not be stored.
+    DurabilityUnknown = 401, "durability unknown";
+    /// The connection was lost before the answer came.
+    ConnectionLost = 402, "connection lost";
+
+    /// Stored records are damaged; the answer names the offsets lost.
+    RecordsLost = 501, "records lost";
+    /// A bug or an unreadable disk; the server's log has the details.
+    Internal = 502, "internal error";
+}
+
+impl Code {
+    /// The code's number.
+    pub const fn number(self) -> u16 {
+        self as u16
+    }
+
+    /// What a caller can do.
+    pub const fn class(self) -> Class {
+        match self.number() / 100 {
+            1 => Class::Wrong,
+            2 => Class::NotNow,
+            3 => Class::Behind,
+            4 => Class::Unknown,
+            _ => Class::Damaged,
+        }
+    }
+
+    /// Whether the request surely had no effect. A wrong entry here would blind every checker of histories.
+    pub const fn outcome(self) -> Outcome {
+        match self {
+            Code::DurabilityUnknown | Code::ConnectionLost | Code::TimedOut | Code::Internal => Outcome::Indefinite,
+            _ => Outcome::Definite,
+        }
+    }
+
+    /// Whether the same request may succeed later without being changed.
+    pub const fn is_retryable(self) -> bool {
+        matches!(self.class(), Class::NotNow) || matches!(self, Code::ConnectionLost | Code::NotOwner)
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_unique_rising_and_survive_the_wire() {
+        assert!(Code::ALL.windows(2).all(|pair| pair[0].number() < pair[1].number()));
+        for code in Code::ALL {
+            assert_eq!(Code::from_number(code.number()), *code);
+            assert_eq!(u16::from(code.class().number()), code.number() / 100);
+        }
+        assert_eq!(Code::from_number(9_999), Code::Internal);
+    }
+}

@@ -1,0 +1,433 @@
+//! Control messages: rkyv archives under a version byte.
+//!
+//! ```text
+//! u8 version (1) · rkyv 0.8 archive (little-endian, unaligned), its root at the end
+//! ```
+//! Types are flat: integers, text, options, vectors of flat structs, plain enums. No maps, no shared pointers, no
+//! recursion. A new layout is a new type under a new version byte, never an edited one: `tests/golden.rs` holds
+//! the bytes. Meaning (names, ranges) is checked by who acts on a message, not here.
+#![allow(missing_docs, reason = "rkyv derives undocumented resolver types; every item written here is documented")]
+
+use rkyv::rancor;
+use rkyv::{Archive, Deserialize, Serialize};
+
+use super::FrameError;
+use crate::limits::CONTROL_BYTES_MAX;
+
+/// The version byte this code writes.
+pub const CONTROL_VERSION: u8 = 1;
+
+/// What an ack means. `Synced` unless asked otherwise by name.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(u8)]
+pub enum Durability {
+    /// The record survives a crash and power loss: it was synced before the ack.
+    #[default]
+    Synced,
+    /// The record is in the page cache: it survives a crash of the server, not power loss.
+    Written,
+}
+
+/// A stream's settings.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct StreamConfig {
+    /// What an ack means.
+    pub durability: Durability,
+    /// Segments whose last append is older than this, in milliseconds, go; `None` keeps them.
+    pub retention_ms: Option<u64>,
+    /// The oldest segments of a partition go while it holds at least this many bytes without them; `None` keeps them.
+    pub retention_bytes: Option<u64>,
+    /// A segment rolls at this size, in bytes; 1 MiB to 4 GiB.
+    pub segment_bytes: u64,
+    /// The largest record, key and headers included, in bytes; 1 to 8 MiB.
+    pub record_bytes_max: u32,
+}
+
+impl Default for StreamConfig {
+    /// Synced, 7 days, no byte limit, segments of 256 MiB, records of 1 MiB.
+    fn default() -> Self {
+        Self {
+            durability: Durability::Synced,
+            retention_ms: Some(7 * 24 * 60 * 60 * 1_000),
+            retention_bytes: None,
+            segment_bytes: 256 << 20,
+            record_bytes_max: crate::limits::RECORD_BYTES_DEFAULT as u32,
+        }
+    }
+}
+
+/// Who asked for a stream.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum CreateMode {
+    /// A person or program, by name.
+    Explicit,
+    /// A producer that found it missing: the server's setting may forbid it.
+    Automatic,
+}
+
+/// What a lake's files are.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(u8)]
+pub enum LakeFormat {
+    /// Columns inferred from the records.
+    #[default]
+    Parquet,
+    /// The records as they are, a line each.
+    Ndjson,
+}
+
+/// A lake: where a stream lands, and how.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct LakeConfig {
+    /// Its name.
+    pub name: String,
+    /// The stream's name.
+    pub stream: String,
+    /// `file:///dir` or `s3://bucket/prefix`. Credentials come from the server's environment, never from here.
+    pub url: String,
+    /// What the files are.
+    pub format: LakeFormat,
+    /// A file is closed when its records have this many bytes before encoding.
+    pub roll_bytes: u64,
+    /// A file is closed when its oldest record has waited this long, in milliseconds.
+    pub roll_age_ms: u64,
+}
+
+/// A request on the control stream.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Request {
+    /// Makes a stream. Answer: `Stream`.
+    CreateStream {
+        /// Its name.
+        name: String,
+        /// How many partitions.
+        partitions: u32,
+        /// Its settings.
+        config: StreamConfig,
+        /// Who asks.
+        mode: CreateMode,
+    },
+    /// Deletes a stream and its records. Answer: `Done`.
+    DeleteStream {
+        /// Its name.
+        name: String,
+    },
+    /// All streams. Answer: `Streams`.
+    ListStreams,
+    /// One stream with its partitions. Answer: `Stream`.
+    DescribeStream {
+        /// Its name.
+        name: String,
+    },
+    /// Forgets a partition's records below `offset`. Answer: `Offset`, the new log start.
+    DeleteBefore {
+        /// The stream's name.
+        stream: String,
+        /// The partition.
+        partition: u32,
+        /// The first offset to keep.
+        offset: u64,
+    },
+    /// Adds a lake. Answer: `Lake`.
+    CreateLake {
+        /// The lake.
+        config: LakeConfig,
+    },
+    /// Removes a lake; its files stay. Answer: `Done`.
+    RemoveLake {
+        /// Its name.
+        name: String,
+    },
+    /// All lakes. Answer: `Lakes`.
+    ListLakes,
+    /// How far a lake is. Answer: `LakeStatus`.
+    LakeStatus {
+        /// Its name.
+        name: String,
+    },
+    /// Lands all that was produced before this request. Answer: `LakeStatus`, once it has landed.
+    FlushLake {
+        /// Its name.
+        name: String,
+        /// How long to wait, in milliseconds, before `TimedOut`.
+        timeout_ms: u64,
+    },
+}
+
+/// What a client needs to know of a partition.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct PartitionInfo {
+    /// Its number.
+    pub partition: u32,
+    /// Seeds the checksums of its batches.
+    pub incarnation: u64,
+    /// The owner's epoch.
+    pub epoch: u32,
+    /// Where its owner listens; empty: at this connection.
+    pub owner: String,
+    /// The first offset still kept.
+    pub log_start: u64,
+    /// The offset below which records have reached the stream's durability.
+    pub high_watermark: u64,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// What it can do.
+    pub state: PartitionState,
+}
+
+/// What a partition can do.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum PartitionState {
+    /// Everything.
+    Online,
+    /// Reads only: the disk failed under it.
+    ReadOnly,
+    /// Nothing: its log could not be opened.
+    Offline,
+}
+
+/// One stream.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct StreamInfo {
+    /// Its number.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+    /// Its settings.
+    pub config: StreamConfig,
+    /// When it was made, Unix ms.
+    pub created_ms: i64,
+    /// Its partitions, in order.
+    pub partitions: Vec<PartitionInfo>,
+}
+
+/// One stream in a list.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct StreamSummary {
+    /// Its number.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+    /// How many partitions.
+    pub partitions: u32,
+    /// What an ack means.
+    pub durability: Durability,
+    /// Records kept, over all partitions.
+    pub records: u64,
+    /// Bytes on disk, over all partitions.
+    pub bytes: u64,
+}
+
+/// How far a lake is in one partition.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct LakePartition {
+    /// The partition.
+    pub partition: u32,
+    /// All records below this offset are in files.
+    pub landed_end: u64,
+    /// The partition's high watermark.
+    pub high_watermark: u64,
+}
+
+/// What a lake has done and what holds it up.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct LakeStatus {
+    /// The lake.
+    pub config: LakeConfig,
+    /// How far it is, by partition.
+    pub partitions: Vec<LakePartition>,
+    /// Files put since it was added.
+    pub files: u64,
+    /// Rows in those files.
+    pub rows: u64,
+    /// Records that went to the error prefix.
+    pub rejected: u64,
+    /// Age of the oldest record that has not landed, in milliseconds; 0 if all have.
+    pub oldest_waiting_ms: u64,
+    /// Why it does not go on; empty while it does.
+    pub error: String,
+}
+
+/// The answer to a [`Request`].
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Response {
+    /// It is done.
+    Done,
+    /// One stream.
+    Stream(StreamInfo),
+    /// All streams, by name.
+    Streams(Vec<StreamSummary>),
+    /// A position.
+    Offset(u64),
+    /// One lake.
+    Lake(LakeConfig),
+    /// All lakes, by name.
+    Lakes(Vec<LakeConfig>),
+    /// One lake's state.
+    LakeStatus(LakeStatus),
+}
+
+/// Where to begin in a partition.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// At the log start.
+    Earliest,
+    /// At the high watermark: only what comes later.
+    Latest,
+    /// At an offset.
+    Offset {
+        /// The next offset wanted.
+        offset: u64,
+        /// Epoch of the batch before it, if known: finds out whether the log lost its tail since.
+        epoch: Option<u32>,
+    },
+    /// At the first record appended at or after this time, Unix ms.
+    Time(i64),
+}
+
+/// One partition of a [`ConsumeOpen`].
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConsumeStart {
+    /// The partition.
+    pub partition: u32,
+    /// Where to begin.
+    pub start: Start,
+}
+
+/// When a consume stream ends.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ConsumeMode {
+    /// At each partition's high watermark as of the opening.
+    Bounded,
+    /// Never: it waits for more.
+    Follow,
+}
+
+/// Opens a consume stream.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct ConsumeOpen {
+    /// The stream, by number.
+    pub stream: u64,
+    /// Which partitions, and where to begin.
+    pub partitions: Vec<ConsumeStart>,
+    /// When to end.
+    pub mode: ConsumeMode,
+}
+
+/// Where a partition's delivery begins.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConsumePosition {
+    /// The partition.
+    pub partition: u32,
+    /// The first offset that will come.
+    pub offset: u64,
+    /// The high watermark: where a bounded stream ends.
+    pub high_watermark: u64,
+    /// The first offset still kept.
+    pub log_start: u64,
+}
+
+/// Answers a [`ConsumeOpen`].
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct ConsumeOpened {
+    /// In the order asked.
+    pub positions: Vec<ConsumePosition>,
+}
+
+/// What a consumer is told between batches.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConsumeEvent {
+    /// A bounded delivery of a partition is complete. After the last one the stream ends.
+    End {
+        /// The partition.
+        partition: u32,
+        /// The offset after the last record delivered.
+        offset: u64,
+    },
+    /// Records are missing: damage, or retention overtook the reader. Delivery goes on at `resume`.
+    Gap {
+        /// The partition.
+        partition: u32,
+        /// The first offset missing.
+        from: u64,
+        /// The next offset that will come.
+        resume: u64,
+        /// `OffsetOutOfRange` or `RecordsLost`.
+        code: u16,
+        /// For people.
+        text: String,
+    },
+    /// A partition's delivery has ended for good: `LogTruncated`, `StreamDeleted`, …
+    Failed {
+        /// The partition.
+        partition: u32,
+        /// The code's number.
+        code: u16,
+        /// For people.
+        text: String,
+    },
+}
+
+/// A control message: what may stand in a frame's rkyv body.
+pub trait Message: sealed::Sealed + Sized {
+    /// Its name in errors.
+    const NAME: &'static str;
+
+    /// The body's bytes.
+    fn encode(&self) -> Vec<u8>;
+
+    /// Validates and decodes a body.
+    ///
+    /// # Errors
+    /// [`FrameError`]: of another version, or not a valid archive.
+    fn decode(body: &[u8]) -> Result<Self, FrameError>;
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+macro_rules! messages {
+    ($($name:ident $text:literal $limit:expr;)*) => {$(
+        impl sealed::Sealed for $name {}
+        impl Message for $name {
+            const NAME: &'static str = $text;
+
+            fn encode(&self) -> Vec<u8> {
+                let archive = rkyv::to_bytes::<rancor::Error>(self).expect("flat types always archive");
+                let mut out = Vec::with_capacity(1 + archive.len());
+                out.push(CONTROL_VERSION);
+                out.extend_from_slice(&archive);
+                out
+            }
+
+            fn decode(body: &[u8]) -> Result<Self, FrameError> {
+                if body.len() > $limit {
+                    return Err(FrameError::TooLong { what: $text, length: body.len(), limit: $limit });
+                }
+                match body.split_first() {
+                    None => Err(FrameError::Truncated { what: $text, need: 1, have: 0 }),
+                    Some((&CONTROL_VERSION, archive)) => rkyv::from_bytes::<$name, rancor::Error>(archive)
+                        .map_err(|error| FrameError::Archive { what: $text, reason: error.to_string() }),
+                    Some((version, _)) => {
+                        Err(FrameError::Unknown { what: "message version", value: u64::from(*version) })
+                    }
+                }
+            }
+        }
+    )*};
+}
+
+messages! {
+    Request "request" CONTROL_BYTES_MAX;
+    Response "response" 4 * CONTROL_BYTES_MAX;
+    ConsumeOpen "open consume" 4 * CONTROL_BYTES_MAX;
+    ConsumeOpened "consume opened" 4 * CONTROL_BYTES_MAX;
+    ConsumeEvent "consume event" CONTROL_BYTES_MAX;
+}
