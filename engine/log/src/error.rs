@@ -1,0 +1,159 @@
+//! What can go wrong in the log: who is to blame, and what to do.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use millstream_protocol::batch::BatchError;
+use millstream_protocol::{Code, Offset, PartitionId, StreamId};
+
+/// An error of the log. Its `Display` says what happened, with the values, then what to do.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum LogError {
+    /// The system refused a call on a file.
+    #[error("cannot {act} {}: {source}", path.display())]
+    Io {
+        /// The act, as an infinitive.
+        act: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The system's error.
+        source: Arc<io::Error>,
+    },
+    /// Another process has the data directory open.
+    #[error("the data directory {} is in use by another process: stop it, or choose another with --data-dir", path.display())]
+    Locked {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// A newer version wrote the data directory.
+    #[error("the data directory {} has format {found}, this program knows up to {known}: use a newer program", path.display())]
+    NewerFormat {
+        /// The data directory.
+        path: PathBuf,
+        /// Its format version.
+        found: u32,
+        /// The newest this code can open.
+        known: u32,
+    },
+    /// The directory has files in it that are not the log's.
+    #[error("{} is not empty and not a Millstream data directory: choose an empty or new directory", path.display())]
+    NotADataDirectory {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A partition's directory is gone.
+    #[error(
+        "the directory of stream {stream}, partition {partition} is missing: restore it from a backup, or delete the stream"
+    )]
+    PartitionMissing {
+        /// The stream.
+        stream: StreamId,
+        /// The partition.
+        partition: PartitionId,
+    },
+    /// A state log or snapshot does not decode.
+    #[error("{} is damaged: {reason}: restore it from a backup", path.display())]
+    StateDamaged {
+        /// The file or directory.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The partition takes no appends since the disk failed under it.
+    #[error("stream {stream}, partition {partition} is read-only since {reason}: check the disk, then restart")]
+    ReadOnly {
+        /// The stream.
+        stream: StreamId,
+        /// The partition.
+        partition: PartitionId,
+        /// What happened then.
+        reason: Arc<str>,
+    },
+    /// The disk failed under these appends.
+    #[error("the disk failed under the append ({reason}): it may or may not be stored; look after the restart")]
+    DurabilityUnknown {
+        /// What happened.
+        reason: Arc<str>,
+    },
+    /// There was no room for the batch; nothing of it is stored.
+    #[error("disk full: free space or shorten the retention, then retry")]
+    DiskFull,
+    /// Too many appends wait on the lane.
+    #[error("{waiting} appends wait for the disk: retry in a moment")]
+    Throttled {
+        /// The limit that was met.
+        waiting: usize,
+    },
+    /// The log is being closed.
+    #[error("the log is being closed: retry after the restart")]
+    Closed,
+    /// The partition was deleted.
+    #[error("the stream was deleted: look it up again by name")]
+    Deleted,
+    /// A position outside the log.
+    #[error(
+        "offset {wanted} is outside the log, which holds {log_start}..{high_watermark}: start at earliest, latest or an offset in between"
+    )]
+    OffsetOutOfRange {
+        /// The offset asked for.
+        wanted: Offset,
+        /// The first offset still kept.
+        log_start: Offset,
+        /// The offset after the last one.
+        high_watermark: Offset,
+    },
+    /// Stored records are damaged.
+    #[error(
+        "records {from}..{resume} are damaged and lost: `millstream verify` says more; reading goes on at {resume}"
+    )]
+    RecordsLost {
+        /// The first offset lost.
+        from: Offset,
+        /// Where the intact rest begins.
+        resume: Offset,
+    },
+    /// A batch the log was given cannot be stored.
+    #[error("the batch cannot be stored: {0}")]
+    Batch(#[from] BatchError),
+    /// Offsets of a partition are used up.
+    #[error("the partition's offsets are used up")]
+    OffsetsExhausted,
+}
+
+impl LogError {
+    pub(crate) fn io(act: &'static str, path: &Path, source: io::Error) -> Self {
+        LogError::Io { act, path: path.to_owned(), source: Arc::new(source) }
+    }
+
+    /// The error's number for clients.
+    pub fn code(&self) -> Code {
+        match self {
+            LogError::Io { .. } | LogError::NotADataDirectory { .. } | LogError::OffsetsExhausted => Code::Internal,
+            LogError::Locked { .. } | LogError::Throttled { .. } => Code::Throttled,
+            LogError::NewerFormat { .. } => Code::Unsupported,
+            LogError::PartitionMissing { .. } | LogError::StateDamaged { .. } | LogError::RecordsLost { .. } => {
+                Code::RecordsLost
+            }
+            LogError::ReadOnly { .. } => Code::ReadOnly,
+            LogError::DurabilityUnknown { .. } => Code::DurabilityUnknown,
+            LogError::DiskFull => Code::DiskFull,
+            LogError::Closed => Code::ShuttingDown,
+            LogError::Deleted => Code::StreamDeleted,
+            LogError::OffsetOutOfRange { .. } => Code::OffsetOutOfRange,
+            LogError::Batch(_) => Code::CorruptBatch,
+        }
+    }
+}
+
+/// Adds the act and the path to a system's error.
+pub(crate) trait Context<T> {
+    fn context(self, act: &'static str, path: &Path) -> Result<T, LogError>;
+}
+
+impl<T> Context<T> for io::Result<T> {
+    fn context(self, act: &'static str, path: &Path) -> Result<T, LogError> {
+        self.map_err(|source| LogError::io(act, path, source))
+    }
+}

@@ -1,0 +1,53 @@
+//! Commit lanes: a few threads that own the partitions' tails.
+//!
+//! Appends go to a lane through a channel; the lane drains all that waits, stamps it, hands it to its [`journal`], and
+//! answers every waiter by its own partition's result. [`step`] is what a lane does with one drained heap of commands;
+//! [`thread`] drives it.
+
+pub(crate) mod journal;
+pub(crate) mod step;
+pub(crate) mod thread;
+
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+use millstream_protocol::batch::BatchView;
+use millstream_protocol::{Offset, Timestamp};
+
+use crate::error::LogError;
+use crate::partition::Partition;
+
+/// Where a batch was stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// The offset of its first record.
+    pub base_offset: Offset,
+    /// The time it was stamped with.
+    pub append_time: Timestamp,
+}
+
+/// Gets the results of appends.
+pub trait AppendSink: Send + Sync {
+    /// Called on a lane's thread, once the stream's durability holds or the append has failed: do not block. Each token
+    /// comes once; the order is that of the appends, per partition.
+    fn complete(&self, results: Vec<(u64, Result<Appended, LogError>)>);
+}
+
+/// What a lane is asked to do.
+pub(crate) enum Command {
+    Append(Append),
+    /// Seal the active segment if it has records (retention by age wants it to be deletable).
+    Roll(Arc<Partition>),
+    /// Answer once everything before it has been carried out.
+    Barrier(Sender<()>),
+    /// End the lane's thread.
+    Stop,
+}
+
+/// One batch on its way.
+pub(crate) struct Append {
+    pub partition: Arc<Partition>,
+    pub batch: BatchView,
+    pub token: u64,
+    pub sink: Arc<dyn AppendSink>,
+}

@@ -1,0 +1,347 @@
+//! What a lane does with one heap of commands: stamp, hand over, learn, publish, answer.
+//!
+//! Invariants
+//! - A high watermark moves only after the journal has said `Durable`, and before the waiters are answered: who has an
+//!   ack can read the record.
+//! - Every append that was taken is answered exactly once, by its own partition's result.
+//! - A partition that failed is poisoned: nothing is written to it, nothing retried, for this process's life.
+//! - One group per partition and pass: a segment rolls between passes only.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use millstream_protocol::batch::{HEADER_BYTES, Stamp, stamp};
+use millstream_protocol::{Epoch, Offset, Timestamp};
+
+use super::journal::{Group, GroupSeq, Journal, Outcome, StampedBatch};
+use super::{Append, AppendSink, Appended, Command};
+use crate::error::LogError;
+use crate::partition::{Partition, Tail};
+
+/// A lane without its thread.
+pub(crate) struct Lane {
+    journal: Box<dyn Journal>,
+    next_seq: u64,
+    /// Groups of the pass in hand, by partition.
+    staged: Vec<Staged>,
+    by_partition: HashMap<usize, usize>,
+    /// Groups that the journal has.
+    out: Vec<(GroupSeq, InJournal)>,
+    answers: Answers,
+}
+
+/// A group being put together.
+struct Staged {
+    group: Group,
+    notes: Vec<Note>,
+    waiters: Vec<Waiter>,
+    before: Before,
+}
+
+/// What the lane remembers of a group while the journal has it.
+struct InJournal {
+    partition: Arc<Partition>,
+    notes: Vec<Note>,
+    waiters: Vec<Waiter>,
+    before: Before,
+}
+
+/// The tail as it was before the group: what a group without room goes back to.
+#[derive(Clone, Copy)]
+struct Before {
+    next_offset: Offset,
+    position: u64,
+}
+
+/// What a segment's extent learns of a batch.
+struct Note {
+    offset: Offset,
+    end: Offset,
+    position: u64,
+    length: u64,
+    append_time: Timestamp,
+    epoch: Epoch,
+    synced_end: Offset,
+}
+
+struct Waiter {
+    token: u64,
+    sink: Arc<dyn AppendSink>,
+    appended: Appended,
+}
+
+impl Lane {
+    pub(crate) fn new(journal: Box<dyn Journal>) -> Self {
+        Self {
+            journal,
+            next_seq: 0,
+            staged: Vec::new(),
+            by_partition: HashMap::new(),
+            out: Vec::new(),
+            answers: Answers::default(),
+        }
+    }
+
+    /// Carries out all commands, in order per partition, and answers them.
+    pub(crate) fn step(&mut self, commands: &mut VecDeque<Command>) {
+        let mut barriers = Vec::new();
+        while let Some(command) = commands.pop_front() {
+            match command {
+                Command::Append(append) => self.stage(append),
+                Command::Roll(partition) => {
+                    self.pass();
+                    let mut tail = partition.tail.lock();
+                    if tail.poison.is_none() && tail.next_offset > tail.segment.base() {
+                        self.roll(&partition, &mut tail);
+                    }
+                }
+                Command::Barrier(done) => barriers.push(done),
+                Command::Stop => {}
+            }
+        }
+        self.pass();
+        self.answers.send();
+        for done in barriers {
+            // Who asked may have given up waiting.
+            let _ = done.send(());
+        }
+    }
+
+    /// Answers everything in hand after a panic: what the lane knew can't be trusted any more.
+    pub(crate) fn abandon(&mut self, reason: &Arc<str>) {
+        let staged = self.staged.drain(..).map(|staged| (staged.group.partition, staged.waiters));
+        let out = self.out.drain(..).map(|(_, group)| (group.partition, group.waiters));
+        for (partition, waiters) in staged.chain(out) {
+            partition.poison(reason.clone());
+            for waiter in waiters {
+                self.answers.push(
+                    &waiter.sink,
+                    waiter.token,
+                    Err(LogError::DurabilityUnknown { reason: reason.clone() }),
+                );
+            }
+        }
+        self.answers.send();
+    }
+
+    /// Stamps a batch and adds it to its partition's group.
+    fn stage(&mut self, append: Append) {
+        let Append { partition, batch, token, sink } = append;
+        let mut tail = partition.tail.lock();
+        if tail.poison.is_none() && self.must_roll(&partition, &tail, &batch) {
+            self.finish_pass(&partition, &mut tail);
+            self.roll(&partition, &mut tail);
+        }
+        if let Some(reason) = &tail.poison {
+            let error = partition.read_only_error(reason.clone());
+            self.answers.push(&sink, token, Err(error));
+            return;
+        }
+        let spanned = u64::from(batch.header().last_offset_delta) + 1;
+        let offset = tail.next_offset;
+        let Some(end) = offset.checked_plus(spanned) else {
+            self.answers.push(&sink, token, Err(LogError::OffsetsExhausted));
+            return;
+        };
+        let append_time = partition.shared().clock.append_time().max(tail.last_append_time);
+        let stamped = Stamp { base_offset: offset, append_time, epoch: tail.epoch, synced_end: tail.synced_end };
+        let bytes = batch.bytes().clone();
+        let mut header: [u8; HEADER_BYTES] = *bytes.first_chunk().expect("a parsed batch has a header");
+        stamp(&mut header, &stamped, partition.incarnation());
+        let length = bytes.len() as u64;
+
+        let staged = self.staged_for(&partition, &tail);
+        staged.notes.push(Note {
+            offset,
+            end,
+            position: tail.position,
+            length,
+            append_time,
+            epoch: tail.epoch,
+            synced_end: tail.synced_end,
+        });
+        staged.group.batches.push(StampedBatch { header, batch: bytes });
+        staged.group.end = end;
+        staged.waiters.push(Waiter { token, sink, appended: Appended { base_offset: offset, append_time } });
+        tail.next_offset = end;
+        tail.position += length;
+        tail.last_append_time = append_time;
+    }
+
+    fn must_roll(&self, partition: &Partition, tail: &Tail, batch: &millstream_protocol::batch::BatchView) -> bool {
+        let grown = tail.position + batch.bytes().len() as u64 > partition.config().segment_bytes;
+        grown && tail.next_offset > tail.segment.base()
+    }
+
+    fn staged_for(&mut self, partition: &Arc<Partition>, tail: &Tail) -> &mut Staged {
+        let key = Arc::as_ptr(partition) as usize;
+        let index = *self.by_partition.entry(key).or_insert_with(|| {
+            let seq = GroupSeq(self.next_seq);
+            self.next_seq += 1;
+            let group = Group {
+                seq,
+                partition: partition.clone(),
+                segment: tail.segment.clone(),
+                position: tail.position,
+                batches: Vec::new(),
+                end: tail.next_offset,
+                sync: partition.is_synced(),
+            };
+            let before = Before { next_offset: tail.next_offset, position: tail.position };
+            self.staged.push(Staged { group, notes: Vec::new(), waiters: Vec::new(), before });
+            self.staged.len() - 1
+        });
+        &mut self.staged[index]
+    }
+
+    /// Ends the pass in hand while the caller holds this partition's tail.
+    fn finish_pass(&mut self, partition: &Arc<Partition>, tail: &mut Tail) {
+        self.hand_over();
+        let mut outcomes = Vec::new();
+        while !self.out.is_empty() {
+            self.journal.poll(&mut outcomes);
+            for (seq, outcome) in outcomes.drain(..) {
+                let group = self.take_out(seq);
+                if Arc::ptr_eq(&group.partition, partition) {
+                    self.settle(group, outcome, tail);
+                } else {
+                    let owner = group.partition.clone();
+                    self.settle(group, outcome, &mut owner.tail.lock());
+                }
+            }
+        }
+    }
+
+    fn pass(&mut self) {
+        self.hand_over();
+        let mut outcomes = Vec::new();
+        while !self.out.is_empty() {
+            self.journal.poll(&mut outcomes);
+            for (seq, outcome) in outcomes.drain(..) {
+                let group = self.take_out(seq);
+                let owner = group.partition.clone();
+                self.settle(group, outcome, &mut owner.tail.lock());
+            }
+        }
+    }
+
+    fn hand_over(&mut self) {
+        self.by_partition.clear();
+        let mut groups = Vec::with_capacity(self.staged.len());
+        for staged in self.staged.drain(..) {
+            let Staged { group, notes, waiters, before } = staged;
+            self.out.push((group.seq, InJournal { partition: group.partition.clone(), notes, waiters, before }));
+            groups.push(group);
+        }
+        if !groups.is_empty() {
+            self.journal.submit(groups);
+        }
+    }
+
+    fn take_out(&mut self, seq: GroupSeq) -> InJournal {
+        let index = self.out.iter().position(|(out, _)| *out == seq).expect("the journal answers what it was given");
+        self.out.remove(index).1
+    }
+
+    /// Publishes a group that is durable, or undoes or poisons, and answers its waiters.
+    fn settle(&mut self, group: InJournal, outcome: Outcome, tail: &mut Tail) {
+        let InJournal { partition, notes, waiters, before } = group;
+        let error = match outcome {
+            Outcome::Durable(end) => {
+                tail.segment.note(|extent| {
+                    for note in &notes {
+                        extent.note_batch(
+                            note.offset,
+                            note.end,
+                            note.position,
+                            note.length,
+                            note.append_time,
+                            note.epoch,
+                            note.synced_end,
+                        );
+                    }
+                });
+                if partition.is_synced() {
+                    tail.synced_end = end;
+                }
+                let bytes: u64 = notes.iter().map(|note| note.length).sum();
+                partition.publish(end, bytes, tail.epoch, notes[0].offset);
+                for waiter in waiters {
+                    self.answers.push(&waiter.sink, waiter.token, Ok(waiter.appended));
+                }
+                return;
+            }
+            Outcome::NoRoom => {
+                tail.next_offset = before.next_offset;
+                tail.position = before.position;
+                LogError::DiskFull
+            }
+            Outcome::Failed(reason) => {
+                let reason: Arc<str> = reason.into();
+                tail.poison = Some(reason.clone());
+                partition.poison(reason.clone());
+                LogError::DurabilityUnknown { reason }
+            }
+            Outcome::Fenced(epoch) => {
+                let reason: Arc<str> = format!("the partition was taken over by epoch {epoch}").into();
+                tail.poison = Some(reason.clone());
+                partition.poison(reason.clone());
+                LogError::DurabilityUnknown { reason }
+            }
+        };
+        for waiter in waiters {
+            self.answers.push(&waiter.sink, waiter.token, Err(error.clone()));
+        }
+    }
+
+    /// Seals the active segment and begins the next. The old one is synced first, whatever the stream's durability: a
+    /// file is closed only after its sync, and recovery trusts a sealed segment.
+    fn roll(&mut self, partition: &Arc<Partition>, tail: &mut Tail) {
+        if tail.poison.is_some() {
+            return;
+        }
+        if let Err(error) = partition.roll(tail) {
+            let reason: Arc<str> = error.to_string().into();
+            match error {
+                // Nothing of the new segment is there to be served; the old one goes on until there is room.
+                LogError::Io { ref source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+                    tracing::warn!(%reason, "no room for a new segment");
+                }
+                _ => {
+                    tail.poison = Some(reason.clone());
+                    partition.poison(reason);
+                }
+            }
+        }
+    }
+}
+
+/// Results by sink, so that one call (and one frame) carries all that a pass made durable.
+#[derive(Default)]
+struct Answers {
+    sinks: Vec<SinkAnswers>,
+    by_sink: HashMap<usize, usize>,
+}
+
+struct SinkAnswers {
+    sink: Arc<dyn AppendSink>,
+    results: Vec<(u64, Result<Appended, LogError>)>,
+}
+
+impl Answers {
+    fn push(&mut self, sink: &Arc<dyn AppendSink>, token: u64, result: Result<Appended, LogError>) {
+        let key = Arc::as_ptr(sink) as *const () as usize;
+        let index = *self.by_sink.entry(key).or_insert_with(|| {
+            self.sinks.push(SinkAnswers { sink: sink.clone(), results: Vec::new() });
+            self.sinks.len() - 1
+        });
+        self.sinks[index].results.push((token, result));
+    }
+
+    fn send(&mut self) {
+        self.by_sink.clear();
+        for SinkAnswers { sink, results } in self.sinks.drain(..) {
+            sink.complete(results);
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! The log of a data directory: its lanes, and the partitions on them. For the broker, and for whoever embeds it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use millstream_protocol::{Epoch, PartitionId, StreamId};
+use parking_lot::Mutex;
+
+use crate::clock::{Clock, SystemClock};
+use crate::data_dir::{DataDir, parse_partition_dir_name, parse_stream_dir_name, partition_dir_name};
+use crate::error::{Context, LogError};
+use crate::lane::thread::{LaneHandle, LaneSender};
+use crate::partition::{Partition, PartitionConfig};
+use crate::read::BufferPool;
+use crate::recovery::quarantine;
+use crate::segment::{Identity, Kind};
+use crate::state_log::{Machine, StateLog};
+use crate::storage::{FileStorage, Storage};
+
+/// Settings of a log; each has a default that works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    /// Writer threads; 1 to 64. Default: the number of cores, at most 4. More than cores loses.
+    pub lanes: usize,
+    /// Bytes of log for each index entry (24 bytes of memory); 4 KiB to 16 MiB, default 256 KiB.
+    pub index_interval_bytes: u64,
+    /// Size at which a state log's segment rolls; default 4 MiB.
+    pub state_segment_bytes: u64,
+    /// Bytes of events after which a state log is snapshotted; default 1 MiB. Bounds what a start replays.
+    pub snapshot_interval_bytes: u64,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            lanes: cores.min(4),
+            index_interval_bytes: 256 << 10,
+            state_segment_bytes: 4 << 20,
+            snapshot_interval_bytes: 1 << 20,
+        }
+    }
+}
+
+/// What the partitions of a log share.
+pub(crate) struct Shared {
+    pub storage: Arc<dyn Storage>,
+    pub clock: Arc<dyn Clock>,
+    pub config: LogConfig,
+    pub pool: Arc<BufferPool>,
+    pub quarantine: PathBuf,
+}
+
+/// An open data directory. Dropping it ends the lanes after what they have in hand, and releases the lock.
+pub struct Log {
+    shared: Arc<Shared>,
+    lanes: Mutex<Vec<LaneHandle>>,
+    senders: Vec<LaneSender>,
+    dir: DataDir,
+}
+
+impl Log {
+    /// Opens a data directory on the machine's file system, and makes it if it is not there. `new_id` names a new one.
+    ///
+    /// # Errors
+    /// [`LogError::Locked`], [`LogError::NewerFormat`], [`LogError::NotADataDirectory`], [`LogError::Io`].
+    pub fn open(root: &Path, config: LogConfig, new_id: u64) -> Result<Self, LogError> {
+        Self::open_on(Arc::new(FileStorage), Arc::new(SystemClock::default()), root, config, new_id)
+    }
+
+    /// The same on any storage and clock.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_on(
+        storage: Arc<dyn Storage>,
+        clock: Arc<dyn Clock>,
+        root: &Path,
+        config: LogConfig,
+        new_id: u64,
+    ) -> Result<Self, LogError> {
+        let dir = DataDir::open(&*storage, root, new_id)?;
+        let lanes: Vec<LaneHandle> = (0..config.lanes.clamp(1, 64))
+            .map(LaneHandle::start)
+            .collect::<Result<_, _>>()
+            .context("start a lane for", root)?;
+        let senders = lanes.iter().map(LaneHandle::sender).collect();
+        let quarantine = dir.quarantine();
+        let shared = Shared { storage, clock, config, pool: Arc::default(), quarantine };
+        Ok(Self { shared: Arc::new(shared), lanes: Mutex::new(lanes), senders, dir })
+    }
+
+    /// The directory's random number, made with it.
+    pub fn id(&self) -> u64 {
+        self.dir.id()
+    }
+
+    /// The data directory.
+    pub fn root(&self) -> &Path {
+        self.dir.root()
+    }
+
+    /// The time appends are stamped with.
+    pub fn now(&self) -> millstream_protocol::Timestamp {
+        self.shared.clock.append_time()
+    }
+
+    /// Opens the catalog's state log, one epoch above the newest it holds. `incarnation` names a new one.
+    ///
+    /// # Errors
+    /// [`LogError::Io`], [`LogError::StateDamaged`].
+    pub fn open_catalog<M: Machine>(
+        &self,
+        incarnation: millstream_protocol::Incarnation,
+    ) -> Result<StateLog<M>, LogError> {
+        let root = self.dir.catalog();
+        let storage = &*self.shared.storage;
+        storage.create_dir_all(&root).context("create", &root)?;
+        storage.sync_dir(self.dir.root()).context("sync", self.dir.root())?;
+        let mut found = storage.list(&root).context("list", &root)?.into_iter().filter(|entry| entry.is_dir);
+        let parsed = found.find_map(|entry| parse_partition_dir_name(&entry.name));
+        let (partition, incarnation) = parsed.unwrap_or((PartitionId(0), incarnation));
+        let identity = Identity { stream: StreamId(0), partition, incarnation, kind: Kind::State };
+        let dir = root.join(partition_dir_name(partition, incarnation));
+        storage.create_dir_all(&dir).context("create", &dir)?;
+        storage.sync_dir(&root).context("sync", &root)?;
+        let config =
+            PartitionConfig { segment_bytes: self.shared.config.state_segment_bytes, ..PartitionConfig::default() };
+        StateLog::open(Partition::open(&self.shared, self.lane(identity), dir, identity, config, None)?)
+    }
+
+    /// Makes a partition: its directory and first segment are durable when it returns.
+    ///
+    /// # Errors
+    /// [`LogError::Io`].
+    pub fn create_partition(
+        &self,
+        identity: Identity,
+        config: PartitionConfig,
+        epoch: Epoch,
+    ) -> Result<Arc<Partition>, LogError> {
+        let stream_dir = self.dir.stream(identity.stream);
+        let dir = stream_dir.join(partition_dir_name(identity.partition, identity.incarnation));
+        let storage = &*self.shared.storage;
+        storage.create_dir_all(&dir).context("create", &dir)?;
+        let partition = Partition::open(&self.shared, self.lane(identity), dir, identity, config, Some(epoch))?;
+        storage.sync_dir(&stream_dir).context("sync", &stream_dir)?;
+        storage.sync_dir(&self.dir.streams()).context("sync", &self.dir.streams())?;
+        Ok(partition)
+    }
+
+    /// Opens a partition that was made before.
+    ///
+    /// # Errors
+    /// [`LogError::PartitionMissing`], [`LogError::StateDamaged`], [`LogError::Io`].
+    pub fn open_partition(
+        &self,
+        identity: Identity,
+        config: PartitionConfig,
+        epoch: Epoch,
+    ) -> Result<Arc<Partition>, LogError> {
+        let stream_dir = self.dir.stream(identity.stream);
+        let name = partition_dir_name(identity.partition, identity.incarnation);
+        let missing = LogError::PartitionMissing { stream: identity.stream, partition: identity.partition };
+        let entries = match self.shared.storage.list(&stream_dir) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(missing),
+            other => other.context("list", &stream_dir)?,
+        };
+        if !entries.iter().any(|entry| entry.is_dir && entry.name == name) {
+            return Err(missing);
+        }
+        let (dir, lane) = (stream_dir.join(name), self.lane(identity));
+        Partition::open(&self.shared, lane, dir, identity, config, Some(epoch))
+    }
+
+    /// Deletes the directory of a stream whose partitions are out of service. Repeating it is harmless.
+    ///
+    /// # Errors
+    /// [`LogError::Io`].
+    pub fn delete_stream(&self, stream: StreamId) -> Result<(), LogError> {
+        // What a lane has in hand is written before the files go.
+        self.senders.iter().try_for_each(LaneSender::barrier)?;
+        let dir = self.dir.stream(stream);
+        match self.shared.storage.remove_dir_all(&dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(LogError::io("delete", &dir, error));
+            }
+            _ => {}
+        }
+        self.shared.storage.sync_dir(&self.dir.streams()).context("sync", &self.dir.streams())
+    }
+
+    /// Moves stream directories that nothing knows into quarantine, and returns how many. They are what a creation that
+    /// was cut short leaves.
+    ///
+    /// # Errors
+    /// [`LogError::Io`].
+    pub fn quarantine_unknown(&self, is_known: impl Fn(StreamId) -> bool) -> Result<usize, LogError> {
+        let (storage, streams) = (&*self.shared.storage, self.dir.streams());
+        let mut moved = 0;
+        for entry in storage.list(&streams).context("list", &streams)? {
+            if !parse_stream_dir_name(&entry.name).is_some_and(&is_known) {
+                let label = format!("stream-{}", entry.name);
+                let kept =
+                    quarantine::keep_entry(storage, &self.shared.quarantine, &label, &streams.join(&entry.name))?;
+                tracing::warn!(directory = entry.name, kept = %kept.display(),
+                    "a directory that no stream owns was moved into quarantine");
+                moved += 1;
+            }
+        }
+        Ok(moved)
+    }
+
+    /// Ends the lanes after all that was handed to them. Appends then give [`LogError::Closed`]; reads go on.
+    pub fn close(&self) {
+        self.lanes.lock().clear();
+    }
+
+    fn lane(&self, identity: Identity) -> LaneSender {
+        let index = (identity.stream.0.wrapping_add(u64::from(identity.partition.0))) % self.senders.len() as u64;
+        self.senders[index as usize].clone()
+    }
+}

@@ -1,0 +1,618 @@
+//! A partition: an ordered log of batches in segments, its watermarks, and what is known of its health.
+//!
+//! Its tail belongs to one lane; everything else here may be called from any thread. Published state only moves one
+//! way: the high watermark and the log start rise, a poisoned partition stays read-only for this process's life.
+//!
+//! Not here: stamping and group commit (`lane`), where the log ends after a crash (`recovery`), which segments go
+//! (`retention`).
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bytes::Bytes;
+use crossbeam_channel::{Sender, bounded};
+use event_listener::{Event, EventListener};
+use millstream_protocol::batch::BatchView;
+use millstream_protocol::{Epoch, Incarnation, Offset, PartitionId, StreamId, Timestamp};
+use parking_lot::{Mutex, RwLock};
+
+use crate::error::{Context, LogError};
+use crate::lane::thread::LaneSender;
+use crate::lane::{Append, AppendSink, Appended, Command};
+use crate::log::Shared;
+use crate::read::{Chunk, Cursors, Found, find_time, read_segment};
+use crate::recovery::open::{Place, Recovered, create_segment, newest_append_time, open_segments, write_index};
+use crate::retention::{Reason, RetentionPolicy, SegmentFacts, plan_retention};
+use crate::segment::{Identity, Kind, PREAMBLE_BYTES, Segment};
+use crate::state_log::StateLog;
+use crate::state_log::table::StateTable;
+
+/// The key under which a partition's log start is kept in its state log.
+const LOG_START_KEY: &str = "log-start";
+
+/// What an ack means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// Synced to the disk before the ack.
+    #[default]
+    Synced,
+    /// In the page cache before the ack.
+    Written,
+}
+
+/// A partition's settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartitionConfig {
+    /// What an ack means.
+    pub durability: Durability,
+    /// A segment is sealed before it would grow beyond this many bytes (a larger batch has one for itself).
+    pub segment_bytes: u64,
+    /// What is kept.
+    pub retention: RetentionPolicy,
+}
+
+impl Default for PartitionConfig {
+    /// Synced, segments of 256 MiB, everything kept.
+    fn default() -> Self {
+        Self { durability: Durability::Synced, segment_bytes: 256 << 20, retention: RetentionPolicy::default() }
+    }
+}
+
+/// Where appends go: touched by the partition's lane only.
+pub(crate) struct Tail {
+    pub segment: Arc<Segment>,
+    pub position: u64,
+    pub next_offset: Offset,
+    pub last_append_time: Timestamp,
+    pub epoch: Epoch,
+    pub synced_end: Offset,
+    pub poison: Option<Arc<str>>,
+}
+
+/// One partition, open.
+pub struct Partition {
+    shared: Arc<Shared>,
+    identity: Identity,
+    dir: PathBuf,
+    config: PartitionConfig,
+    epoch: Epoch,
+    lane: LaneSender,
+    pub(crate) tail: Mutex<Tail>,
+    /// In order; the last one is active.
+    segments: RwLock<Vec<Arc<Segment>>>,
+    epochs: RwLock<Vec<(Epoch, Offset)>>,
+    log_start: AtomicU64,
+    high_watermark: AtomicU64,
+    bytes: AtomicU64,
+    poison: Mutex<Option<Arc<str>>>,
+    read_only: AtomicBool,
+    deleted: AtomicBool,
+    changed: Event,
+    cursors: Cursors,
+    holds: Mutex<HashMap<String, Offset>>,
+    state: Mutex<Option<Arc<StateLog<StateTable>>>>,
+    /// One retention run or log-start move at a time.
+    trimming: Mutex<()>,
+    recovered: Recovered,
+}
+
+impl Partition {
+    /// Opens the partition in `dir`, which exists; begins an empty one there if it has no segment. `epoch` is stamped
+    /// into what is appended from now on; `None`: one above the newest found.
+    pub(crate) fn open(
+        shared: &Arc<Shared>,
+        lane: LaneSender,
+        dir: PathBuf,
+        identity: Identity,
+        config: PartitionConfig,
+        epoch: Option<Epoch>,
+    ) -> Result<Arc<Self>, LogError> {
+        let state_dir = dir.join("state");
+        let has_state = identity.kind == Kind::Records
+            && shared.storage.list(&dir).context("list", &dir)?.iter().any(|e| e.is_dir && e.name == "state");
+        let state = match has_state {
+            true => Some(open_state(shared, &lane, state_dir, identity, epoch)?),
+            false => None,
+        };
+        let stored_start = state.as_ref().and_then(|state| state.read(|table| table.get(LOG_START_KEY)));
+        let stored_start = stored_start.as_deref().and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes);
+        let stored_start = Offset(stored_start.unwrap_or(0));
+
+        let place = Place {
+            storage: &*shared.storage,
+            dir: &dir,
+            quarantine: &shared.quarantine,
+            identity,
+            index_interval: shared.config.index_interval_bytes,
+        };
+        let (mut segments, recovered) = open_segments(&place, stored_start)?;
+        let end = segments.last().map_or(Offset::ZERO, |last| last.extent().end);
+        if end < stored_start {
+            // A `written` stream lost its tail below its log start: offsets are never given out twice.
+            segments.push(create_segment(&place, stored_start)?);
+        }
+        let active = segments.last().expect("at least one segment").clone();
+        let (end, position) = (active.extent().end, active.extent().end_position);
+        let epochs = merge_epochs(&segments);
+        let epoch = epoch.unwrap_or_else(|| Epoch(epochs.last().map_or(1, |(last, _)| last.0 + 1)));
+        let log_start = stored_start.max(if state.is_some() { Offset::ZERO } else { segments[0].base() });
+        let bytes = segments.iter().map(|segment| segment.extent().end_position).sum();
+        let tail = Tail {
+            position,
+            next_offset: end,
+            last_append_time: newest_append_time(&segments),
+            epoch,
+            synced_end: end,
+            poison: None,
+            segment: active,
+        };
+        Ok(Arc::new(Self {
+            shared: shared.clone(),
+            identity,
+            dir,
+            config,
+            epoch,
+            lane,
+            tail: Mutex::new(tail),
+            segments: RwLock::new(segments),
+            epochs: RwLock::new(epochs),
+            log_start: AtomicU64::new(log_start.0),
+            high_watermark: AtomicU64::new(end.0),
+            bytes: AtomicU64::new(bytes),
+            poison: Mutex::new(None),
+            read_only: AtomicBool::new(false),
+            deleted: AtomicBool::new(false),
+            changed: Event::new(),
+            cursors: Cursors::default(),
+            holds: Mutex::new(HashMap::new()),
+            state: Mutex::new(state),
+            trimming: Mutex::new(()),
+            recovered,
+        }))
+    }
+
+    /// Appends a batch that a client sent: parsed, with a zero stamp (the caller has checked both). Never blocks: `sink`
+    /// gets the result, under `token`, on a lane's thread.
+    ///
+    /// # Errors
+    /// At once, and then `sink` is not called: [`LogError::ReadOnly`], [`LogError::Throttled`], [`LogError::Closed`],
+    /// [`LogError::Deleted`]. Through `sink`: also [`LogError::DiskFull`], [`LogError::DurabilityUnknown`].
+    pub fn append(self: &Arc<Self>, batch: BatchView, token: u64, sink: &Arc<dyn AppendSink>) -> Result<(), LogError> {
+        if self.deleted.load(Ordering::Acquire) {
+            return Err(LogError::Deleted);
+        }
+        if let Some(reason) = self.read_only_reason() {
+            return Err(self.read_only_error(reason));
+        }
+        self.lane.append(Append { partition: self.clone(), batch, token, sink: sink.clone() })
+    }
+
+    /// Appends a batch and waits until the durability holds: for who embeds the log.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    pub fn append_wait(self: &Arc<Self>, batch: BatchView) -> Result<Appended, LogError> {
+        let (sink, wait) = WaitSink::new();
+        self.append(batch, 0, &sink)?;
+        drop(sink);
+        wait.recv().unwrap_or(Err(LogError::Closed))
+    }
+
+    /// Reads whole batches as stored, beginning with the one that holds `from`: about `bytes_max` bytes, at least one
+    /// batch, only below the high watermark; empty at the high watermark. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`LogError::OffsetOutOfRange`], [`LogError::RecordsLost`], [`LogError::Deleted`], [`LogError::Io`].
+    pub fn read(&self, from: Offset, bytes_max: usize) -> Result<Chunk, LogError> {
+        if self.deleted.load(Ordering::Acquire) {
+            return Err(LogError::Deleted);
+        }
+        // The start first: it only rises, so what is in range now was in range of this start.
+        let log_start = self.log_start();
+        let high_watermark = self.high_watermark();
+        if from < log_start || from > high_watermark {
+            return Err(LogError::OffsetOutOfRange { wanted: from, log_start, high_watermark });
+        }
+        let chunk = |bytes, next| Chunk { bytes, next, high_watermark, log_start };
+        if from == high_watermark {
+            return Ok(chunk(Bytes::new(), from));
+        }
+        let (segment, next_base) = {
+            let segments = self.segments.read();
+            let after = segments.partition_point(|segment| segment.base() <= from);
+            let next_base = segments.get(after).map(|segment| segment.base());
+            match after.checked_sub(1) {
+                None => return Err(self.lost_or_gone(from, next_base)),
+                Some(index) => (segments[index].clone(), next_base),
+            }
+        };
+        if segment.extent().end <= from {
+            return Err(self.lost_or_gone(from, next_base));
+        }
+        let cursor = self.cursors.take(from, segment.base());
+        let incarnation = self.identity.incarnation;
+        let found = read_segment(&self.shared.pool, &segment, incarnation, from, high_watermark, bytes_max, cursor)
+            .context("read", segment.path())?;
+        match found {
+            Found::Batches { bytes, next, position } => {
+                self.cursors.note(next, segment.base(), position);
+                Ok(chunk(bytes, next))
+            }
+            Found::Damaged { resume } => Err(self.lost_or_gone(from, resume.or(next_base))),
+        }
+    }
+
+    /// Nothing intact at `from`: retention overtook the reader, or it is damage.
+    fn lost_or_gone(&self, from: Offset, resume: Option<Offset>) -> LogError {
+        let (log_start, high_watermark) = (self.log_start(), self.high_watermark());
+        if from < log_start {
+            return LogError::OffsetOutOfRange { wanted: from, log_start, high_watermark };
+        }
+        LogError::RecordsLost { from, resume: resume.unwrap_or(high_watermark).min(high_watermark) }
+    }
+
+    /// The offset of the first record appended at or after `time`; the high watermark if there is none. Blocks.
+    ///
+    /// # Errors
+    /// [`LogError::Io`].
+    pub fn offset_for_time(&self, time: Timestamp) -> Result<Offset, LogError> {
+        let segments = self.segments.read().clone();
+        for segment in segments {
+            let candidate = {
+                let extent = segment.extent();
+                extent.end > segment.base() && extent.last_append_time >= time
+            };
+            if candidate
+                && let Some(offset) =
+                    find_time(&segment, self.identity.incarnation, time).context("read", segment.path())?
+            {
+                return Ok(offset.clamp(self.log_start(), self.high_watermark().max(self.log_start())));
+            }
+        }
+        Ok(self.high_watermark())
+    }
+
+    /// The offset after the last record of `epoch` and the epochs before it. A reader that stands above the end of the
+    /// epoch it read last has seen records that the log has lost since.
+    pub fn epoch_end(&self, epoch: Epoch) -> Offset {
+        let epochs = self.epochs.read();
+        let later = epochs.partition_point(|(known, _)| *known <= epoch);
+        epochs.get(later).map_or_else(|| self.high_watermark(), |(_, first)| *first)
+    }
+
+    /// Fires when the high watermark, the log start or the health changes. Listen, look again, then wait.
+    pub fn listen(&self) -> EventListener {
+        self.changed.listen()
+    }
+
+    /// Forgets the records below `offset` (at most the high watermark), durably; whole segments are deleted. Returns the
+    /// new log start. Blocks.
+    ///
+    /// # Errors
+    /// [`LogError::OffsetOutOfRange`] above the high watermark; [`LogError::Io`], [`LogError::ReadOnly`].
+    pub fn delete_before(self: &Arc<Self>, offset: Offset) -> Result<Offset, LogError> {
+        let _one = self.trimming.lock();
+        let (log_start, high_watermark) = (self.log_start(), self.high_watermark());
+        if offset > high_watermark {
+            return Err(LogError::OffsetOutOfRange { wanted: offset, log_start, high_watermark });
+        }
+        self.raise_log_start(offset)?;
+        self.trim(Timestamp(i64::MIN), RetentionPolicy::default())?;
+        Ok(self.log_start())
+    }
+
+    /// Deletes what the retention settings let go. Blocks.
+    ///
+    /// # Errors
+    /// [`LogError::Io`], [`LogError::ReadOnly`].
+    pub fn run_retention(self: &Arc<Self>) -> Result<(), LogError> {
+        let _one = self.trimming.lock();
+        if self.deleted.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let now = self.shared.clock.append_time();
+        let active = self.segments.read().last().expect("at least one segment").clone();
+        let (is_empty, last_append_time) = {
+            let extent = active.extent();
+            (extent.end == active.base(), extent.last_append_time)
+        };
+        let age_limit = self.config.retention.age_ms.and_then(|limit| i64::try_from(limit).ok());
+        if !is_empty && age_limit.is_some_and(|limit| now.0.saturating_sub(last_append_time.0) > limit) {
+            self.lane.send(Command::Roll(self.clone()))?;
+            self.lane.barrier()?;
+        }
+        self.trim(now, self.config.retention)
+    }
+
+    fn trim(self: &Arc<Self>, now: Timestamp, policy: RetentionPolicy) -> Result<(), LogError> {
+        let (facts, active_bytes) = self.facts();
+        let hold = self.holds.lock().values().min().copied();
+        let plan = plan_retention(now, &facts, active_bytes, policy, self.log_start(), hold);
+        let Some(last) = plan.len().checked_sub(1) else { return Ok(()) };
+        if plan.contains(&Reason::Overtaken) {
+            tracing::warn!(stream = %self.identity.stream, partition = %self.identity.partition, hold = ?hold,
+                log_start = %facts[last].end, "retention has overtaken a lake: its missing records are counted as lost");
+        }
+        // The log start first, durably: an unlinked file may come back, and the log start wins over it.
+        self.raise_log_start(facts[last].end)?;
+        let gone: Vec<Arc<Segment>> = self.segments.write().drain(..plan.len()).collect();
+        for segment in &gone {
+            self.bytes.fetch_sub(segment.extent().end_position, Ordering::AcqRel);
+            match self.shared.storage.remove_file(&segment.index_path()) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(LogError::io("delete", &segment.index_path(), error));
+                }
+                _ => {}
+            }
+            self.shared.storage.remove_file(segment.path()).context("delete", segment.path())?;
+        }
+        self.shared.storage.sync_dir(&self.dir).context("sync", &self.dir)?;
+        tracing::info!(stream = %self.identity.stream, partition = %self.identity.partition, segments = gone.len(),
+            log_start = %self.log_start(), reason = ?plan[last], "segments deleted");
+        Ok(())
+    }
+
+    fn facts(&self) -> (Vec<SegmentFacts>, u64) {
+        let segments = self.segments.read();
+        let (active, sealed) = segments.split_last().expect("at least one segment");
+        let facts = sealed.iter().map(|segment| {
+            let extent = segment.extent();
+            SegmentFacts { end: extent.end, bytes: extent.end_position, last_append_time: extent.last_append_time }
+        });
+        (facts.collect(), active.extent().end_position)
+    }
+
+    fn raise_log_start(self: &Arc<Self>, offset: Offset) -> Result<(), LogError> {
+        if offset <= self.log_start() {
+            return Ok(());
+        }
+        // A state log's start is its oldest segment; what it may forget is its snapshots' business.
+        if self.identity.kind == Kind::Records {
+            self.state_put(LOG_START_KEY, Some(&offset.0.to_le_bytes()))?;
+        }
+        self.log_start.fetch_max(offset.0, Ordering::AcqRel);
+        self.changed.notify(usize::MAX);
+        Ok(())
+    }
+
+    /// A value of the partition's state log.
+    ///
+    /// # Errors
+    /// None today; it is where a state log that can't be read would say so.
+    pub fn state_get(&self, key: &str) -> Result<Option<Bytes>, LogError> {
+        let state = self.state.lock().clone();
+        Ok(state.and_then(|state| state.read(|table| table.get(key))))
+    }
+
+    /// Sets, or with `None` removes, a value of the partition's state log. Durable when it returns; blocks.
+    ///
+    /// # Errors
+    /// [`LogError::ReadOnly`], [`LogError::DurabilityUnknown`], [`LogError::DiskFull`], [`LogError::Io`].
+    pub fn state_put(self: &Arc<Self>, key: &str, value: Option<&[u8]>) -> Result<(), LogError> {
+        let state = {
+            let mut slot = self.state.lock();
+            match &*slot {
+                Some(state) => state.clone(),
+                None => {
+                    let dir = self.dir.join("state");
+                    self.shared.storage.create_dir_all(&dir).context("create", &dir)?;
+                    self.shared.storage.sync_dir(&self.dir).context("sync", &self.dir)?;
+                    let state = open_state(&self.shared, &self.lane, dir, self.identity, Some(self.epoch))?;
+                    slot.insert(state).clone()
+                }
+            }
+        };
+        let result = state.update(|_| Ok(vec![StateTable::event(key, value)]));
+        if let Err(error @ (LogError::DurabilityUnknown { .. } | LogError::ReadOnly { .. })) = &result {
+            // Its state can't be kept any more: the partition goes with its state log.
+            self.poison(format!("its state log failed: {error}").into());
+        }
+        result
+    }
+
+    /// Keeps records from `offset` on for `owner` against retention; `None` lets go.
+    pub fn set_hold(&self, owner: &str, offset: Option<Offset>) {
+        let mut holds = self.holds.lock();
+        match offset {
+            Some(offset) => drop(holds.insert(owner.to_owned(), offset)),
+            None => drop(holds.remove(owner)),
+        }
+    }
+
+    /// The stream.
+    pub fn stream(&self) -> StreamId {
+        self.identity.stream
+    }
+
+    /// The partition's number.
+    pub fn id(&self) -> PartitionId {
+        self.identity.partition
+    }
+
+    /// What seeds the checksums of its batches.
+    pub fn incarnation(&self) -> Incarnation {
+        self.identity.incarnation
+    }
+
+    /// The epoch stamped into batches since it was opened.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The first offset still kept.
+    pub fn log_start(&self) -> Offset {
+        Offset(self.log_start.load(Ordering::Acquire))
+    }
+
+    /// The offset below which records have reached the stream's durability: what readers see.
+    pub fn high_watermark(&self) -> Offset {
+        Offset(self.high_watermark.load(Ordering::Acquire))
+    }
+
+    /// Bytes of its segments.
+    pub fn size_bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Acquire)
+    }
+
+    /// Its settings.
+    pub fn config(&self) -> &PartitionConfig {
+        &self.config
+    }
+
+    /// What opening it had to do.
+    pub fn recovered(&self) -> &Recovered {
+        &self.recovered
+    }
+
+    /// Whether the disk has failed under it: it takes no appends until a restart.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only.load(Ordering::Acquire)
+    }
+
+    /// Why it is read-only.
+    pub fn read_only_reason(&self) -> Option<Arc<str>> {
+        if self.is_read_only() { self.poison.lock().clone() } else { None }
+    }
+
+    /// Takes it out of service: its stream was deleted.
+    pub fn mark_deleted(&self) {
+        self.deleted.store(true, Ordering::Release);
+        self.changed.notify(usize::MAX);
+    }
+
+    /// Whether its stream was deleted.
+    pub fn is_deleted(&self) -> bool {
+        self.deleted.load(Ordering::Acquire)
+    }
+
+    /// Snapshots its state, so that the next start need not replay it. Blocks; call it before the log is closed.
+    pub fn close(&self) {
+        let state = self.state.lock().clone();
+        if let Some(state) = state {
+            state.close();
+        }
+    }
+
+    pub(crate) fn dir(&self) -> &std::path::Path {
+        &self.dir
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(crate) fn is_synced(&self) -> bool {
+        self.config.durability == Durability::Synced
+    }
+
+    pub(crate) fn read_only_error(&self, reason: Arc<str>) -> LogError {
+        LogError::ReadOnly { stream: self.identity.stream, partition: self.identity.partition, reason }
+    }
+
+    /// Makes it read-only for this process's life.
+    pub(crate) fn poison(&self, reason: Arc<str>) {
+        {
+            let mut poison = self.poison.lock();
+            if poison.is_some() {
+                return;
+            }
+            tracing::error!(stream = %self.identity.stream, partition = %self.identity.partition, %reason,
+                "the partition is read-only until a restart has verified it");
+            *poison = Some(reason);
+        }
+        self.read_only.store(true, Ordering::Release);
+        self.changed.notify(usize::MAX);
+    }
+
+    /// Lets readers see up to `end`.
+    pub(crate) fn publish(&self, end: Offset, bytes: u64, epoch: Epoch, first: Offset) {
+        if self.epochs.read().last().is_none_or(|(last, _)| *last < epoch) {
+            self.epochs.write().push((epoch, first));
+        }
+        self.bytes.fetch_add(bytes, Ordering::AcqRel);
+        let before = self.high_watermark.swap(end.0, Ordering::AcqRel);
+        assert!(before < end.0, "a high watermark rises: {before} to {end}");
+        self.changed.notify(usize::MAX);
+    }
+
+    /// Seals the active segment and begins the next one at the tail. Called by the lane, with nothing in flight.
+    pub(crate) fn roll(&self, tail: &mut Tail) -> Result<(), LogError> {
+        let old = tail.segment.clone();
+        old.file().sync_data().context("sync", old.path())?;
+        tail.synced_end = tail.next_offset;
+        let place = Place {
+            storage: &*self.shared.storage,
+            dir: &self.dir,
+            quarantine: &self.shared.quarantine,
+            identity: self.identity,
+            index_interval: self.shared.config.index_interval_bytes,
+        };
+        let next = create_segment(&place, tail.next_offset)?;
+        {
+            let extent = old.extent();
+            let incarnation = self.identity.incarnation;
+            write_index(place.storage, &old.index_path(), &extent, incarnation, old.base(), old.generation());
+        }
+        self.segments.write().push(next.clone());
+        self.bytes.fetch_add(PREAMBLE_BYTES, Ordering::AcqRel);
+        tail.segment = next;
+        tail.position = PREAMBLE_BYTES;
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Partition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Partition")
+            .field("identity", &self.identity)
+            .field("log_start", &self.log_start())
+            .field("high_watermark", &self.high_watermark())
+            .finish_non_exhaustive()
+    }
+}
+
+fn open_state(
+    shared: &Arc<Shared>,
+    lane: &LaneSender,
+    dir: PathBuf,
+    identity: Identity,
+    epoch: Option<Epoch>,
+) -> Result<Arc<StateLog<StateTable>>, LogError> {
+    let config = PartitionConfig { segment_bytes: shared.config.state_segment_bytes, ..PartitionConfig::default() };
+    let partition = Partition::open(shared, lane.clone(), dir, identity.state(), config, epoch)?;
+    StateLog::open(partition).map(Arc::new)
+}
+
+/// Where each epoch begins, over all segments.
+fn merge_epochs(segments: &[Arc<Segment>]) -> Vec<(Epoch, Offset)> {
+    let mut epochs: Vec<(Epoch, Offset)> = Vec::new();
+    for segment in segments {
+        for (epoch, first) in &segment.extent().epochs {
+            if epochs.last().is_none_or(|(last, _)| last < epoch) {
+                epochs.push((*epoch, *first));
+            }
+        }
+    }
+    epochs
+}
+
+/// One append's result, for a thread that waits.
+pub(crate) struct WaitSink(Sender<Result<Appended, LogError>>);
+
+impl WaitSink {
+    pub(crate) fn new() -> (Arc<dyn AppendSink>, crossbeam_channel::Receiver<Result<Appended, LogError>>) {
+        let (send, receive) = bounded(1);
+        (Arc::new(Self(send)), receive)
+    }
+}
+
+impl AppendSink for WaitSink {
+    fn complete(&self, results: Vec<(u64, Result<Appended, LogError>)>) {
+        for (_, result) in results {
+            // The one who waited may be gone.
+            let _ = self.0.try_send(result);
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! Ranges of the log as [`Bytes`]: the one place that meets a cold page. Every call may block on the disk.
+//!
+//! `pread` into pooled, page-aligned buffers: one copy out of the page cache, none after it. Maps would save that copy
+//! and cost the process its life at the first bad sector. Buffers are aligned because a copy into one at page + 16
+//! (where large allocations of glibc lie) runs at a third of the speed on some processors.
+//!
+//! A batch is found through the index, or through the place where the last read ended; headers are checked
+//! on the way (their lengths are trusted), bodies are not: the consumer checks those.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use millstream_protocol::batch::header::check_header_crc;
+use millstream_protocol::batch::{BatchHeader, HEADER_BYTES};
+use millstream_protocol::{Incarnation, Offset};
+use parking_lot::Mutex;
+
+use crate::recovery::scan::Scan;
+use crate::segment::{PREAMBLE_BYTES, Segment};
+
+const PAGE_BYTES: usize = 4_096;
+/// Buffers up to this size are kept for the next read.
+const POOLED_BYTES: usize = (1 << 20) + (256 << 10);
+/// Buffers below this size are not worth pooling.
+const SMALL_BYTES: usize = 64 << 10;
+/// How many buffers wait in the pool at most.
+const POOLED_COUNT_MAX: usize = 8;
+/// How many readers' places are remembered for each partition.
+const CURSORS_MAX: usize = 64;
+
+/// A run of whole batches as stored.
+#[derive(Debug, Clone)]
+pub struct Chunk {
+    /// The batches, back to back; the first one holds the offset asked for. Empty at the high watermark.
+    pub bytes: Bytes,
+    /// The offset after the last batch.
+    pub next: Offset,
+    /// The partition's high watermark when this was read.
+    pub high_watermark: Offset,
+    /// The partition's log start when this was read.
+    pub log_start: Offset,
+}
+
+/// What a read of one segment gave.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// Batches, and the offset and position behind the last.
+    Batches { bytes: Bytes, next: Offset, position: u64 },
+    /// The wanted offset is damaged; the next intact one, if this segment has one.
+    Damaged { resume: Option<Offset> },
+}
+
+/// Reads from the batch that holds `from` on, about `bytes_max` bytes but at least one batch, below `end`.
+pub(crate) fn read_segment(
+    pool: &Arc<BufferPool>,
+    segment: &Segment,
+    incarnation: Incarnation,
+    from: Offset,
+    end: Offset,
+    bytes_max: usize,
+    cursor: Option<u64>,
+) -> io::Result<Found> {
+    let (mut position, limit) = {
+        let extent = segment.extent();
+        if let Some(hole) = extent.holes.iter().find(|hole| hole.from <= from && from < hole.resume) {
+            return Ok(Found::Damaged { resume: Some(hole.resume) });
+        }
+        let indexed = extent.index.at_or_below(from).map_or(PREAMBLE_BYTES, |entry| entry.position);
+        let behind_holes =
+            extent.holes.iter().filter(|hole| hole.resume <= from).map(|hole| hole.resume_position).max();
+        (cursor.unwrap_or(indexed).max(behind_holes.unwrap_or(0)), extent.end_position)
+    };
+    let mut want = bytes_max.max(HEADER_BYTES);
+    loop {
+        let length = want.min((limit - position) as usize);
+        let buffer = pool.read(segment, position, length)?;
+        let walk = walk(&buffer, incarnation, from, end);
+        match walk {
+            Walk::Batches { start, stop, next } => {
+                let bytes = Bytes::from_owner(buffer).slice(start..stop);
+                return Ok(Found::Batches { bytes, next, position: position + stop as u64 });
+            }
+            Walk::Incomplete { skip, need } if position + skip as u64 + (need as u64) <= limit && need > 0 => {
+                position += skip as u64;
+                want = need.max(bytes_max);
+            }
+            Walk::Incomplete { skip, .. } | Walk::Bad { skip } => {
+                let mut scan = Scan::new(&**segment.file(), incarnation, position + skip as u64, limit);
+                let resume = scan.resync(from)?.map(|header| header.base_offset);
+                return Ok(Found::Damaged { resume });
+            }
+        }
+    }
+}
+
+/// The offset of the first batch appended at or after `time` in a segment that has one.
+pub(crate) fn find_time(
+    segment: &Segment,
+    incarnation: Incarnation,
+    time: millstream_protocol::Timestamp,
+) -> io::Result<Option<Offset>> {
+    let (mut position, limit) = {
+        let extent = segment.extent();
+        (extent.index.before(time).map_or(PREAMBLE_BYTES, |entry| entry.position), extent.end_position)
+    };
+    while position < limit {
+        let head = crate::storage::read_exact_at(&**segment.file(), position, HEADER_BYTES)?;
+        let header = match check_header_crc(&head, incarnation).and_then(|()| BatchHeader::decode(&head)) {
+            Ok(header) => header,
+            Err(_) => {
+                let mut scan = Scan::new(&**segment.file(), incarnation, position, limit);
+                match scan.resync(Offset::ZERO)? {
+                    None => return Ok(None),
+                    Some(header) => {
+                        position = scan.position();
+                        header
+                    }
+                }
+            }
+        };
+        if header.append_time >= time {
+            return Ok(Some(header.base_offset));
+        }
+        position += header.batch_len() as u64;
+    }
+    Ok(None)
+}
+
+enum Walk {
+    /// `start..stop` of the buffer are whole batches from the wanted one on.
+    Batches { start: usize, stop: usize, next: Offset },
+    /// The buffer ends inside the wanted batch, or before it; `skip` bytes of it lie before, `need` are needed.
+    Incomplete { skip: usize, need: usize },
+    /// What lies at `skip` is not a batch.
+    Bad { skip: usize },
+}
+
+fn walk(buffer: &[u8], incarnation: Incarnation, from: Offset, end: Offset) -> Walk {
+    let mut at = 0;
+    let mut found: Option<(usize, Offset)> = None;
+    loop {
+        let done = |found: Option<(usize, Offset)>, other: Walk| match found {
+            Some((start, next)) => Walk::Batches { start, stop: at, next },
+            None => other,
+        };
+        let rest = &buffer[at..];
+        if rest.len() < HEADER_BYTES {
+            return done(found, Walk::Incomplete { skip: at, need: HEADER_BYTES });
+        }
+        let header = match check_header_crc(rest, incarnation).and_then(|()| BatchHeader::decode(rest)) {
+            Ok(header) => header,
+            Err(_) => return done(found, Walk::Bad { skip: at }),
+        };
+        if header.base_offset >= end || (found.is_none() && header.base_offset > from) {
+            return done(found, Walk::Bad { skip: at });
+        }
+        let length = header.batch_len();
+        if header.end_offset() <= from {
+            if length > rest.len() {
+                return Walk::Incomplete { skip: at + length, need: HEADER_BYTES };
+            }
+        } else if length > rest.len() {
+            return done(found, Walk::Incomplete { skip: at, need: length });
+        } else {
+            let start = found.map_or(at, |(start, _)| start);
+            found = Some((start, header.end_offset()));
+        }
+        at += length;
+    }
+}
+
+/// Where sequential readers stopped, so that the next read need not go through the index.
+#[derive(Debug, Default)]
+pub(crate) struct Cursors(Mutex<VecDeque<(Offset, Offset, u64)>>);
+
+impl Cursors {
+    /// The position of `offset` in the segment that begins at `base`, if a read ended there.
+    pub(crate) fn take(&self, offset: Offset, base: Offset) -> Option<u64> {
+        let mut places = self.0.lock();
+        let index = places.iter().position(|(at, segment, _)| *at == offset && *segment == base)?;
+        places.remove(index).map(|(_, _, position)| position)
+    }
+
+    /// Remembers where a read ended.
+    pub(crate) fn note(&self, offset: Offset, base: Offset, position: u64) {
+        let mut places = self.0.lock();
+        if places.len() == CURSORS_MAX {
+            places.pop_front();
+        }
+        places.push_back((offset, base, position));
+    }
+}
+
+/// Buffers that wait for the next read.
+#[derive(Debug, Default)]
+pub(crate) struct BufferPool(Mutex<Vec<Vec<u8>>>);
+
+impl BufferPool {
+    fn read(self: &Arc<Self>, segment: &Segment, position: u64, length: usize) -> io::Result<Buffer> {
+        let pooled = (SMALL_BYTES..=POOLED_BYTES).contains(&length);
+        let memory = match pooled.then(|| self.0.lock().pop()).flatten() {
+            Some(memory) => memory,
+            None => vec![0; if pooled { POOLED_BYTES } else { length } + PAGE_BYTES],
+        };
+        let start = memory.as_ptr().align_offset(PAGE_BYTES).min(PAGE_BYTES);
+        let pool = if pooled { Arc::downgrade(self) } else { Weak::new() };
+        let mut buffer = Buffer { memory, start, length, pool };
+        let read = segment.file().read_at(&mut buffer.memory[start..start + length], position)?;
+        buffer.length = read;
+        Ok(buffer)
+    }
+}
+
+/// A page-aligned buffer that goes back to its pool.
+struct Buffer {
+    memory: Vec<u8>,
+    start: usize,
+    length: usize,
+    pool: Weak<BufferPool>,
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.memory[self.start..self.start + self.length]
+    }
+}
+
+impl std::ops::Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.as_ref()
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if let Some(pool) = self.pool.upgrade() {
+            let mut free = pool.0.lock();
+            if free.len() < POOLED_COUNT_MAX {
+                free.push(std::mem::take(&mut self.memory));
+            }
+        }
+    }
+}

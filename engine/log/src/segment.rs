@@ -1,0 +1,274 @@
+//! A segment: batches back to back in one file, `{base_offset:020}.{generation:08}.log`.
+//!
+//! ```text
+//!  at  size  preamble field
+//!   0     8  magic "MSTRMSEG"
+//!   8     4  format version (1)
+//!  12     4  kind: 0 records, 1 state
+//!  16     8  stream id
+//!  24     4  partition id
+//!  28     4  generation: 0 as appended, +1 by each compaction
+//!  32     8  incarnation id
+//!  40     8  base offset
+//!  48     8  time cleaned (Unix ms), 0
+//!  56     4  zero
+//!  60     4  CRC-32 of bytes 0..60
+//!  64        batches
+//! ```
+//! The preamble says whose it is; a batch knows its own length. A segment is *active* (the last one, growing),
+//! *sealed* (never changes again) or *gone* (unlinked; readers that hold it read on).
+//!
+//! Invariants
+//! - Offsets rise without gaps within a generation-0 segment. Checked in [`Segment::note`], again by recovery.
+//! - What readers see ([`Segment::extent`]) was written completely before it is noted.
+//!
+//! Not here: when to roll (`lane`), what to delete (`retention`), what is torn (`recovery::tail`).
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use millstream_protocol::batch::BatchHeader;
+use millstream_protocol::{Epoch, Incarnation, Offset, PartitionId, StreamId, Timestamp};
+use parking_lot::{RwLock, RwLockReadGuard};
+
+use crate::index::Index;
+use crate::storage::StorageFile;
+
+/// The preamble's length: where the first batch begins.
+pub const PREAMBLE_BYTES: u64 = 64;
+
+const MAGIC: &[u8; 8] = b"MSTRMSEG";
+const VERSION: u32 = 1;
+
+/// What a partition's batches are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Kind {
+    /// Records of a stream.
+    Records = 0,
+    /// Events of a state log.
+    State = 1,
+}
+
+/// Names one life of one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// The stream.
+    pub stream: StreamId,
+    /// The partition.
+    pub partition: PartitionId,
+    /// Random at creation; seeds every checksum.
+    pub incarnation: Incarnation,
+    /// Records or state.
+    pub kind: Kind,
+}
+
+impl Identity {
+    /// The identity of the state log beside this partition: its bytes must not pass for records.
+    pub fn state(self) -> Self {
+        const MARK: u64 = u64::from_le_bytes(*b"MS-STATE");
+        Self { incarnation: Incarnation(self.incarnation.0 ^ MARK), kind: Kind::State, ..self }
+    }
+}
+
+/// What a segment's first 64 bytes say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Preamble {
+    /// Whose it is.
+    pub identity: Identity,
+    /// The first offset it may hold.
+    pub base: Offset,
+    /// How often it was compacted.
+    pub generation: u32,
+}
+
+impl Preamble {
+    /// The preamble's bytes.
+    pub fn encode(&self) -> [u8; PREAMBLE_BYTES as usize] {
+        let mut out = [0; PREAMBLE_BYTES as usize];
+        out[0..8].copy_from_slice(MAGIC);
+        out[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        out[12..16].copy_from_slice(&(self.identity.kind as u32).to_le_bytes());
+        out[16..24].copy_from_slice(&self.identity.stream.0.to_le_bytes());
+        out[24..28].copy_from_slice(&self.identity.partition.0.to_le_bytes());
+        out[28..32].copy_from_slice(&self.generation.to_le_bytes());
+        out[32..40].copy_from_slice(&self.identity.incarnation.0.to_le_bytes());
+        out[40..48].copy_from_slice(&self.base.0.to_le_bytes());
+        let crc = crc32fast::hash(&out[..60]);
+        out[60..64].copy_from_slice(&crc.to_le_bytes());
+        out
+    }
+
+    /// Whether `bytes` begin with exactly this preamble. A mismatch is damage, or a file in the wrong place; there is
+    /// nothing else in a preamble to be read.
+    pub fn matches(&self, bytes: &[u8]) -> bool {
+        bytes.get(..PREAMBLE_BYTES as usize) == Some(&self.encode()[..])
+    }
+}
+
+/// A segment file's name.
+pub fn file_name(base: Offset, generation: u32) -> String {
+    format!("{:020}.{generation:08}.log", base.0)
+}
+
+/// Reads a segment file's name back.
+pub fn parse_file_name(name: &str) -> Option<(Offset, u32)> {
+    let (base, generation) = name.strip_suffix(".log")?.split_once('.')?;
+    let parsed = (Offset(base.parse().ok()?), generation.parse().ok()?);
+    (file_name(parsed.0, parsed.1) == name).then_some(parsed)
+}
+
+/// A range of offsets whose bytes are damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hole {
+    /// The first offset lost.
+    pub from: Offset,
+    /// The first offset behind it that is intact.
+    pub resume: Offset,
+    /// Where `resume` lies in the file.
+    pub resume_position: u64,
+}
+
+/// How far a segment reaches, and how to find things in it.
+#[derive(Debug, Clone)]
+pub struct Extent {
+    /// The offset after the last batch.
+    pub end: Offset,
+    /// The position after the last batch.
+    pub end_position: u64,
+    /// The append time of the last batch; the epoch's beginning where there is none.
+    pub last_append_time: Timestamp,
+    /// The greatest `synced_end` of any batch.
+    pub synced_end: Offset,
+    /// Where each epoch begins.
+    pub epochs: Vec<(Epoch, Offset)>,
+    /// Offset and time to position.
+    pub index: Index,
+    /// Damaged ranges, rising.
+    pub holes: Vec<Hole>,
+}
+
+impl Extent {
+    /// An empty segment's.
+    pub fn empty(base: Offset, index_interval: u64) -> Self {
+        Self {
+            end: base,
+            end_position: PREAMBLE_BYTES,
+            last_append_time: Timestamp(0),
+            synced_end: Offset::ZERO,
+            epochs: Vec::new(),
+            index: Index::new(index_interval),
+            holes: Vec::new(),
+        }
+    }
+
+    /// Adds the batch that lies at `position`.
+    pub fn note(&mut self, header: &BatchHeader, position: u64) {
+        let (offset, end, length) = (header.base_offset, header.end_offset(), header.batch_len() as u64);
+        self.note_batch(offset, end, position, length, header.append_time, header.epoch, header.synced_end);
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the stamped fields of one header, which the lane has at hand unencoded"
+    )]
+    pub(crate) fn note_batch(
+        &mut self,
+        offset: Offset,
+        end: Offset,
+        position: u64,
+        length: u64,
+        append_time: Timestamp,
+        epoch: Epoch,
+        synced_end: Offset,
+    ) {
+        assert!(offset >= self.end, "offsets rise: {offset} after {}", self.end);
+        assert!(position >= self.end_position, "batches do not overlap");
+        self.index.note(offset, position, append_time);
+        if self.epochs.last().is_none_or(|(last, _)| *last < epoch) {
+            self.epochs.push((epoch, offset));
+        }
+        self.end = end;
+        self.end_position = position + length;
+        self.last_append_time = append_time;
+        self.synced_end = self.synced_end.max(synced_end);
+    }
+}
+
+/// One segment, open.
+pub struct Segment {
+    base: Offset,
+    generation: u32,
+    path: PathBuf,
+    file: Arc<dyn StorageFile>,
+    extent: RwLock<Extent>,
+}
+
+impl Segment {
+    /// A segment whose file is open and whose extent is known.
+    pub fn new(base: Offset, generation: u32, path: PathBuf, file: Arc<dyn StorageFile>, extent: Extent) -> Self {
+        Self { base, generation, path, file, extent: RwLock::new(extent) }
+    }
+
+    /// The first offset it may hold.
+    pub fn base(&self) -> Offset {
+        self.base
+    }
+
+    /// How often it was compacted.
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// The file's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path of the index beside it.
+    pub fn index_path(&self) -> PathBuf {
+        self.path.with_extension("index")
+    }
+
+    /// The file.
+    pub fn file(&self) -> &Arc<dyn StorageFile> {
+        &self.file
+    }
+
+    /// How far it reaches.
+    pub fn extent(&self) -> RwLockReadGuard<'_, Extent> {
+        self.extent.read()
+    }
+
+    /// Lets `change` add batches that have been written.
+    pub fn note(&self, change: impl FnOnce(&mut Extent)) {
+        change(&mut self.extent.write());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn preambles_and_names_tell_segments_apart() {
+        let identity = Identity {
+            stream: StreamId(1),
+            partition: PartitionId(2),
+            incarnation: Incarnation(3),
+            kind: Kind::Records,
+        };
+        let preamble = Preamble { identity, base: Offset(10), generation: 0 };
+        let bytes = preamble.encode();
+        assert!(preamble.matches(&bytes));
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes;
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(!preamble.matches(&flipped), "bit {bit}");
+        }
+        assert!(!Preamble { identity: identity.state(), ..preamble }.matches(&bytes));
+        assert!(!preamble.matches(&bytes[..63]));
+        assert_eq!(parse_file_name(&file_name(Offset(7), 1)), Some((Offset(7), 1)));
+        assert_eq!(parse_file_name("7.1.log"), None);
+    }
+}
