@@ -1,1 +1,29 @@
-//! Millstream.
+//! Millstream's broker: what streams and lakes exist, and where their partitions are. Usable without the network.
+//!
+//! Every decision is a pure machine ([`catalog`]); [`Broker`] is the shell that runs it on the log. No side file holds
+//! state: the catalog is a state log of the same engine as the records.
+//!
+//! # Example
+//! ```
+//! use millstream_broker::{Broker, BrokerConfig};
+//! use millstream_protocol::frame::control::{CreateMode, StreamConfig};
+//!
+//! let dir = tempfile::tempdir()?;
+//! let broker = Broker::open(BrokerConfig::new(dir.path()))?;
+//! let stream = broker.create_stream("flights", 4, StreamConfig::default(), CreateMode::Explicit)?;
+//! assert_eq!(stream.partitions().len(), 4);
+//! assert!(broker.stream("trains").is_err());
+//! broker.close()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![deny(missing_docs)]
+#![forbid(unsafe_code)]
+
+mod broker;
+pub mod catalog;
+mod error;
+mod stream;
+
+pub use broker::{Broker, BrokerConfig, Lake};
+pub use error::BrokerError;
+pub use stream::Stream;

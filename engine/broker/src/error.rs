@@ -1,0 +1,92 @@
+//! What can go wrong in the broker.
+
+use millstream_log::LogError;
+use millstream_protocol::frame::Refusal;
+use millstream_protocol::names::IllegalName;
+use millstream_protocol::{Code, PartitionId};
+
+/// An error of the broker. Its `Display` says what happened, with the values, then what to do.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum BrokerError {
+    /// No stream has that name.
+    #[error(
+        "unknown stream '{0}': `millstream stream list` shows what there is, `millstream stream create {0}` makes it"
+    )]
+    UnknownStream(String),
+    /// A stream of that name exists.
+    #[error("stream '{0}' exists: choose another name, or delete it first")]
+    StreamExists(String),
+    /// The stream was deleted.
+    #[error("stream {0} was deleted: look it up again by name")]
+    StreamDeleted(u64),
+    /// The stream has lakes.
+    #[error("stream '{stream}' is in use by lake '{lake}': remove the lake first")]
+    StreamInUse {
+        /// The stream.
+        stream: String,
+        /// One of its lakes.
+        lake: String,
+    },
+    /// The stream has no such partition.
+    #[error("stream '{stream}' has no partition {partition}: it has {count}, counted from 0")]
+    UnknownPartition {
+        /// The stream.
+        stream: String,
+        /// The partition asked for.
+        partition: PartitionId,
+        /// How many it has.
+        count: usize,
+    },
+    /// Streams are not made on the way here.
+    #[error(
+        "stream '{0}' does not exist, and this server does not create streams on the way (auto_create_streams = false): create it first"
+    )]
+    AutoCreateForbidden(String),
+    /// A name that is not legal.
+    #[error("illegal name: {0}")]
+    IllegalName(#[from] IllegalName),
+    /// A setting outside its range.
+    #[error("{setting} is {value}, legal is {legal}: change it")]
+    IllegalSetting {
+        /// The setting.
+        setting: &'static str,
+        /// Its value.
+        value: String,
+        /// What is legal.
+        legal: String,
+    },
+    /// No lake has that name.
+    #[error("unknown lake '{0}': `millstream lake list` shows what there is")]
+    UnknownLake(String),
+    /// A lake of that name exists.
+    #[error("lake '{0}' exists: choose another name, or remove it first")]
+    LakeExists(String),
+    /// The log's.
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
+impl BrokerError {
+    /// The error's number for clients.
+    pub fn code(&self) -> Code {
+        match self {
+            BrokerError::UnknownStream(_) => Code::UnknownStream,
+            BrokerError::StreamExists(_) => Code::StreamExists,
+            BrokerError::StreamDeleted(_) => Code::StreamDeleted,
+            BrokerError::StreamInUse { .. } => Code::StreamInUse,
+            BrokerError::UnknownPartition { .. } => Code::UnknownPartition,
+            BrokerError::AutoCreateForbidden(_) => Code::UnknownStream,
+            BrokerError::IllegalName(_) => Code::IllegalName,
+            BrokerError::IllegalSetting { .. } => Code::IllegalSetting,
+            BrokerError::UnknownLake(_) => Code::UnknownLake,
+            BrokerError::LakeExists(_) => Code::LakeExists,
+            BrokerError::Log(error) => error.code(),
+        }
+    }
+
+    /// What a client is told.
+    pub fn refusal(&self) -> Refusal {
+        Refusal::new(self.code(), self.to_string())
+    }
+}

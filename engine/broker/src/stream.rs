@@ -1,0 +1,137 @@
+//! A stream that is open: its settings and its partitions.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use millstream_log::{Durability, LogError, Partition, PartitionConfig, RetentionPolicy};
+use millstream_protocol::frame::control::{
+    Durability as WireDurability, PartitionInfo, PartitionState, StreamConfig, StreamInfo, StreamSummary,
+};
+use millstream_protocol::{Incarnation, PartitionId, StreamId, Timestamp};
+
+use crate::error::BrokerError;
+
+/// One stream, open. A partition whose log could not be opened keeps its error; the others work.
+#[derive(Debug)]
+pub struct Stream {
+    /// Its number.
+    pub id: StreamId,
+    /// Its name.
+    pub name: String,
+    /// Its settings.
+    pub config: StreamConfig,
+    /// When it was made.
+    pub created: Timestamp,
+    incarnations: Vec<Incarnation>,
+    partitions: Vec<Result<Arc<Partition>, LogError>>,
+    deleted: AtomicBool,
+}
+
+impl Stream {
+    pub(crate) fn new(
+        id: StreamId,
+        name: String,
+        config: StreamConfig,
+        created: Timestamp,
+        incarnations: Vec<Incarnation>,
+        partitions: Vec<Result<Arc<Partition>, LogError>>,
+    ) -> Self {
+        Self { id, name, config, created, incarnations, partitions, deleted: AtomicBool::new(false) }
+    }
+
+    /// Its partitions, in order.
+    pub fn partitions(&self) -> &[Result<Arc<Partition>, LogError>] {
+        &self.partitions
+    }
+
+    /// One partition.
+    ///
+    /// # Errors
+    /// [`BrokerError::UnknownPartition`]; [`BrokerError::StreamDeleted`]; the log's, where it could not be opened.
+    pub fn partition(&self, id: PartitionId) -> Result<&Arc<Partition>, BrokerError> {
+        if self.is_deleted() {
+            return Err(BrokerError::StreamDeleted(self.id.0));
+        }
+        match self.partitions.get(id.0 as usize) {
+            Some(Ok(partition)) => Ok(partition),
+            Some(Err(error)) => Err(error.clone().into()),
+            None => Err(BrokerError::UnknownPartition {
+                stream: self.name.clone(),
+                partition: id,
+                count: self.partitions.len(),
+            }),
+        }
+    }
+
+    /// Whether it was deleted since it was looked up.
+    pub fn is_deleted(&self) -> bool {
+        self.deleted.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn mark_deleted(&self) {
+        self.deleted.store(true, Ordering::Release);
+        self.online().for_each(|partition| partition.mark_deleted());
+    }
+
+    pub(crate) fn online(&self) -> impl Iterator<Item = &Arc<Partition>> {
+        self.partitions.iter().flatten()
+    }
+
+    /// What a client needs to know of it.
+    pub fn info(&self) -> StreamInfo {
+        let partitions = self.partitions.iter().zip(&self.incarnations).enumerate();
+        let partitions = partitions.map(|(index, (partition, incarnation))| match partition {
+            Ok(partition) => PartitionInfo {
+                partition: index as u32,
+                incarnation: incarnation.0,
+                epoch: partition.epoch().0,
+                owner: String::new(),
+                log_start: partition.log_start().0,
+                high_watermark: partition.high_watermark().0,
+                bytes: partition.size_bytes(),
+                state: if partition.is_read_only() { PartitionState::ReadOnly } else { PartitionState::Online },
+            },
+            Err(_) => PartitionInfo {
+                partition: index as u32,
+                incarnation: incarnation.0,
+                epoch: 0,
+                owner: String::new(),
+                log_start: 0,
+                high_watermark: 0,
+                bytes: 0,
+                state: PartitionState::Offline,
+            },
+        });
+        StreamInfo {
+            id: self.id.0,
+            name: self.name.clone(),
+            config: self.config.clone(),
+            created_ms: self.created.0,
+            partitions: partitions.collect(),
+        }
+    }
+
+    /// The stream in a list.
+    pub fn summary(&self) -> StreamSummary {
+        StreamSummary {
+            id: self.id.0,
+            name: self.name.clone(),
+            partitions: self.partitions.len() as u32,
+            durability: self.config.durability,
+            records: self.online().map(|p| p.log_start().records_until(p.high_watermark())).sum(),
+            bytes: self.online().map(|p| p.size_bytes()).sum(),
+        }
+    }
+}
+
+/// A stream's settings as the log needs them.
+pub(crate) fn partition_config(config: &StreamConfig) -> PartitionConfig {
+    PartitionConfig {
+        durability: match config.durability {
+            WireDurability::Synced => Durability::Synced,
+            WireDurability::Written => Durability::Written,
+        },
+        segment_bytes: config.segment_bytes,
+        retention: RetentionPolicy { age_ms: config.retention_ms, bytes: config.retention_bytes },
+    }
+}
