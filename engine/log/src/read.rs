@@ -70,7 +70,9 @@ pub(crate) fn read_segment(
         let indexed = extent.index.at_or_below(from).map_or(PREAMBLE_BYTES, |entry| entry.position);
         let behind_holes =
             extent.holes.iter().filter(|hole| hole.resume <= from).map(|hole| hole.resume_position).max();
-        (cursor.unwrap_or(indexed).max(behind_holes.unwrap_or(0)), extent.end_position)
+        let next_hole = extent.holes.iter().find(|hole| hole.from > from).map(|hole| hole.position);
+        let position = cursor.unwrap_or(indexed).max(behind_holes.unwrap_or(0));
+        (position, next_hole.unwrap_or(extent.end_position))
     };
     let mut want = bytes_max.max(HEADER_BYTES);
     loop {
@@ -88,8 +90,11 @@ pub(crate) fn read_segment(
             }
             Walk::Incomplete { skip, .. } | Walk::Bad { skip } => {
                 let mut scan = Scan::new(&**segment.file(), incarnation, position + skip as u64, limit);
-                let resume = scan.resync(from)?.map(|header| header.base_offset);
-                return Ok(Found::Damaged { resume });
+                match scan.resync(from)? {
+                    // What is damaged lies before the wanted batch: read on behind it.
+                    Some(header) if header.base_offset <= from => position = scan.position(),
+                    found => return Ok(Found::Damaged { resume: found.map(|header| header.base_offset) }),
+                }
             }
         }
     }

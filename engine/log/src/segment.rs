@@ -125,6 +125,8 @@ pub struct Hole {
     pub from: Offset,
     /// The first offset behind it that is intact.
     pub resume: Offset,
+    /// Where the damage begins in the file.
+    pub position: u64,
     /// Where `resume` lies in the file.
     pub resume_position: u64,
 }

@@ -114,11 +114,11 @@ fn verify_partition(storage: &FileStorage, dir: &Path, identity: Identity) -> Re
         damage: Vec::new(),
     };
     for (index, (base, generation)) in segments.iter().copied().enumerate() {
-        let is_last = index + 1 == segments.len();
+        let next_base = segments.get(index + 1).map(|next| next.0);
         let name = crate::segment::file_name(base, generation);
         let path = dir.join(&name);
         let file = storage.open(&path, Access::Read).context("open", &path)?;
-        verify_segment(&file, &path, Preamble { identity, base, generation }, is_last, &mut found)?;
+        verify_segment(&file, &path, Preamble { identity, base, generation }, next_base, &mut found)?;
     }
     Ok(found)
 }
@@ -127,7 +127,7 @@ fn verify_segment(
     file: &Arc<dyn crate::storage::StorageFile>,
     path: &Path,
     preamble: Preamble,
-    is_last: bool,
+    next_base: Option<Offset>,
     found: &mut PartitionReport,
 ) -> Result<(), LogError> {
     let length = file.len().context("read", path)?;
@@ -136,7 +136,7 @@ fn verify_segment(
     let name = path.display().to_string();
     let expected = found.offsets.1;
     if expected < preamble.base {
-        let reason = "the segment before ends early".to_owned();
+        let reason = "the segment before ends early, or one is missing".to_owned();
         found.damage.push(Damage {
             file: name.clone(),
             position: 0,
@@ -149,7 +149,8 @@ fn verify_segment(
     let head = read_exact_at(&**file, 0, PREAMBLE_BYTES.min(length) as usize).context("read", path)?;
     if !preamble.matches(&head) {
         let reason = "the preamble is damaged, or another file's".to_owned();
-        found.damage.push(Damage { file: name, position: 0, from: preamble.base, resume: None, reason });
+        found.damage.push(Damage { file: name, position: 0, from: preamble.base, resume: next_base, reason });
+        found.offsets.1 = next_base.unwrap_or(preamble.base);
         return Ok(());
     }
     let mut scan = Scan::new(&**file, preamble.identity.incarnation, PREAMBLE_BYTES, length);
@@ -169,10 +170,10 @@ fn verify_segment(
             }
             Step::Bad { position, error } => (position, error.to_string()),
         };
-        let resume = scan.resync(Offset(expected.0 + 1)).context("read", path)?.map(|header| header.base_offset);
-        let reason = match (is_last, resume) {
-            (true, None) => format!("{reason} (at the end of the log: the next start cuts it if it was never synced)"),
-            _ => reason,
+        let resume = scan.resync(expected).context("read", path)?.map(|header| header.base_offset).or(next_base);
+        let reason = match resume {
+            None => format!("{reason} (at the end of the log: the next start cuts it if it was never synced)"),
+            Some(_) => reason,
         };
         found.damage.push(Damage { file: name.clone(), position, from: expected, resume, reason });
         if let Some(resume) = resume {

@@ -71,12 +71,12 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Moves to the next whole batch behind the position whose base offset is at least `offset`, and returns its
-    /// header; the scan stands *before* it. `None` if there is none: the scan then stands at the limit.
+    /// Moves to the next whole batch behind the position that ends above `offset`, and returns its header; the scan
+    /// stands *before* it. `None` if there is none: the scan then stands at the limit.
     pub(crate) fn resync(&mut self, offset: Offset) -> io::Result<Option<BatchHeader>> {
         let mut position = self.position + 1;
         while let Some(found) = self.find_magic(position)? {
-            let header = self.check_at(found)?.ok().filter(|header| header.base_offset >= offset);
+            let header = self.check_at(found)?.ok().filter(|header| header.end_offset() > offset);
             if let Some(header) = header {
                 self.position = found;
                 return Ok(Some(header));

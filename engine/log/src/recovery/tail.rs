@@ -54,7 +54,7 @@ pub(crate) fn judge(mut scan: Scan<'_>, mut extent: Extent, role: Role, known_sy
                 };
                 match behind.next {
                     Some((resume_position, next)) if rotten => {
-                        let hole = Hole { from: expected, resume: next.base_offset, resume_position };
+                        let hole = Hole { from: expected, resume: next.base_offset, position, resume_position };
                         extent.holes.push(hole);
                         extent.end = next.base_offset;
                         extent.end_position = resume_position;
@@ -70,7 +70,7 @@ pub(crate) fn judge(mut scan: Scan<'_>, mut extent: Extent, role: Role, known_sy
         && extent.end < end
     {
         let resume_position = scan.limit();
-        extent.holes.push(Hole { from: extent.end, resume: end, resume_position });
+        extent.holes.push(Hole { from: extent.end, resume: end, position: extent.end_position, resume_position });
         extent.end = end;
         extent.end_position = resume_position;
     }
@@ -88,6 +88,10 @@ fn look_behind(scan: &mut Scan<'_>, position: u64, expected: Offset) -> io::Resu
     let mut behind = Behind { next: None, synced_end: Offset::ZERO };
     // An intact batch at `expected` itself cannot follow: it would have begun here.
     while let Some(header) = scan.resync(expected)? {
+        // One that begins below is stale: it can't follow what is there.
+        if header.base_offset < expected {
+            continue;
+        }
         behind.synced_end = behind.synced_end.max(header.synced_end);
         behind.next.get_or_insert((scan.position(), header.clone()));
         scan.seek(scan.position() + header.batch_len() as u64 - 1);

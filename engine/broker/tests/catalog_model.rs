@@ -1,0 +1,184 @@
+//! The catalog against a model that is slow and obviously right, over random inputs; its snapshots and its events must
+//! give the same state again.
+//! Operations: create and delete streams, add and remove lakes, files gone. After each: names unique, numbers never given
+//! twice, no lake without its stream, replay equals state.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use millstream_broker::catalog::{Catalog, Event, Input};
+use millstream_log::Machine;
+use millstream_protocol::frame::control::{LakeConfig, LakeFormat, StreamConfig};
+use millstream_protocol::{Code, Incarnation, StreamId, Timestamp};
+use proptest::prelude::*;
+
+#[derive(Debug, Clone)]
+enum Op {
+    CreateStream(u8),
+    DeleteStream(u8),
+    FilesRemoved(u64),
+    CreateLake(u8, u8),
+    RemoveLake(u8),
+}
+
+#[derive(Default)]
+struct Model {
+    streams: BTreeMap<String, u64>,
+    lakes: BTreeMap<String, String>,
+    numbers: BTreeSet<u64>,
+}
+
+fn operations() -> impl Strategy<Value = Vec<Op>> {
+    let op = prop_oneof![
+        (0..5u8).prop_map(Op::CreateStream),
+        (0..5u8).prop_map(Op::DeleteStream),
+        (0..20u64).prop_map(Op::FilesRemoved),
+        (0..4u8, 0..5u8).prop_map(|(lake, stream)| Op::CreateLake(lake, stream)),
+        (0..4u8).prop_map(Op::RemoveLake),
+    ];
+    prop::collection::vec(op, 0..60)
+}
+
+fn input(op: &Op) -> Input {
+    match *op {
+        Op::CreateStream(n) => Input::CreateStream {
+            name: format!("s{n}"),
+            config: StreamConfig::default(),
+            incarnations: vec![Incarnation(u64::from(n)); 2],
+            now: Timestamp(5),
+        },
+        Op::DeleteStream(n) => Input::DeleteStream { name: format!("s{n}") },
+        Op::FilesRemoved(id) => Input::StreamFilesRemoved { id: StreamId(id) },
+        Op::CreateLake(lake, stream) => Input::CreateLake { config: lake_config(lake, stream) },
+        Op::RemoveLake(n) => Input::RemoveLake { name: format!("l{n}") },
+    }
+}
+
+fn lake_config(lake: u8, stream: u8) -> LakeConfig {
+    LakeConfig {
+        name: format!("l{lake}"),
+        stream: format!("s{stream}"),
+        url: "file:///tmp/x".to_owned(),
+        format: LakeFormat::Parquet,
+        roll_bytes: 64 << 20,
+        roll_age_ms: 60_000,
+    }
+}
+
+impl Model {
+    /// What must come of an operation: a code, or done.
+    fn run(&mut self, op: &Op, events: &[Event]) -> Result<(), Code> {
+        match op {
+            Op::CreateStream(n) => {
+                let name = format!("s{n}");
+                if self.streams.contains_key(&name) {
+                    return Err(Code::StreamExists);
+                }
+                let id = match events {
+                    [Event::StreamCreated { id, .. }] => *id,
+                    other => panic!("{other:?}"),
+                };
+                assert!(self.numbers.insert(id), "number {id} was given before");
+                self.streams.insert(name, id);
+            }
+            Op::DeleteStream(n) => {
+                let name = format!("s{n}");
+                if !self.streams.contains_key(&name) {
+                    return Err(Code::UnknownStream);
+                }
+                if self.lakes.values().any(|stream| *stream == name) {
+                    return Err(Code::StreamInUse);
+                }
+                self.streams.remove(&name);
+            }
+            Op::FilesRemoved(_) => {}
+            Op::CreateLake(lake, stream) => {
+                let (lake, stream) = (format!("l{lake}"), format!("s{stream}"));
+                if !self.streams.contains_key(&stream) {
+                    return Err(Code::UnknownStream);
+                }
+                if self.lakes.contains_key(&lake) {
+                    return Err(Code::LakeExists);
+                }
+                match events {
+                    [Event::LakeCreated { id, .. }] => assert!(self.numbers.insert(*id)),
+                    other => panic!("{other:?}"),
+                }
+                self.lakes.insert(lake, stream);
+            }
+            Op::RemoveLake(n) => {
+                if self.lakes.remove(&format!("l{n}")).is_none() {
+                    return Err(Code::UnknownLake);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_catalog_agrees_with_its_model_and_comes_back_from_events_and_snapshots(ops in operations()) {
+        let (mut catalog, mut model, mut log) = (Catalog::default(), Model::default(), Vec::new());
+        let mut image = (Vec::new(), 0);
+        for op in &ops {
+            let (events, result) = match catalog.step(input(op)) {
+                Ok(events) => (events, Ok(())),
+                Err(error) => (Vec::new(), Err(error.code())),
+            };
+            prop_assert_eq!(result, model.run(op, &events), "{:?}", op);
+            for event in events {
+                let bytes = Catalog::encode_event(&event);
+                prop_assert_eq!(&Catalog::decode_event(&bytes).unwrap(), &event);
+                catalog.apply(&event);
+                log.push(event);
+            }
+            let streams: Vec<&str> = catalog.streams().map(|(name, _)| name).collect();
+            prop_assert_eq!(streams, model.streams.keys().map(String::as_str).collect::<Vec<_>>());
+            let lakes: Vec<&str> = catalog.lakes().map(|lake| lake.config.name.as_str()).collect();
+            prop_assert_eq!(lakes, model.lakes.keys().map(String::as_str).collect::<Vec<_>>());
+            if log.len() % 7 == 3 {
+                image = (catalog.encode_snapshot(), log.len());
+            }
+        }
+        let mut replayed = match image.0.is_empty() {
+            true => Catalog::default(),
+            false => Catalog::decode_snapshot(&image.0).unwrap(),
+        };
+        log[image.1..].iter().for_each(|event| replayed.apply(event));
+        prop_assert_eq!(replayed, catalog);
+    }
+
+    #[test]
+    fn hostile_events_and_snapshots_are_errors(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        let _ = Catalog::decode_event(&bytes);
+        let _ = Catalog::decode_snapshot(&bytes);
+        let mut versioned = vec![1];
+        versioned.extend_from_slice(&bytes);
+        let _ = Catalog::decode_event(&versioned);
+        let _ = Catalog::decode_snapshot(&versioned);
+    }
+}
+
+#[test]
+fn each_setting_outside_its_range_is_named() {
+    let catalog = Catalog::default();
+    let create = |partitions: usize, config: StreamConfig| {
+        let incarnations = vec![Incarnation(1); partitions];
+        catalog.step(Input::CreateStream { name: "s".to_owned(), config, incarnations, now: Timestamp(0) })
+    };
+    let config = StreamConfig::default;
+    for (refused, setting) in [
+        (create(0, config()), "partitions"),
+        (create(10_001, config()), "partitions"),
+        (create(1, StreamConfig { segment_bytes: 1, ..config() }), "segment_bytes"),
+        (create(1, StreamConfig { record_bytes_max: 0, ..config() }), "record_bytes_max"),
+        (create(1, StreamConfig { record_bytes_max: 9 << 20, ..config() }), "record_bytes_max"),
+        (create(1, StreamConfig { retention_ms: Some(1), ..config() }), "retention_ms"),
+        (create(1, StreamConfig { retention_bytes: Some(0), ..config() }), "retention_bytes"),
+    ] {
+        let error = refused.unwrap_err();
+        assert_eq!(error.code(), Code::IllegalSetting);
+        assert!(error.to_string().starts_with(setting), "{error}");
+    }
+    assert!(create(10_000, config()).is_ok());
+}

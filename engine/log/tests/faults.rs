@@ -1,0 +1,93 @@
+//! A disk that fails: nothing failed is acknowledged or seen, a failed sync is never retried, one partition's failure is
+//! not another's, and a full disk is not a failure.
+
+mod support;
+
+use millstream_log::{LogError, PartitionConfig};
+use millstream_protocol::{Code, Offset};
+use support::{Bench, Fault, batch, expect_records, read_all};
+
+#[test]
+fn a_failed_sync_poisons_its_partition_alone_until_a_restart() {
+    let mut bench = Bench::new();
+    let log = bench.open();
+    let sick = bench.create(&log, 0, PartitionConfig::default());
+    // Partition 2 shares the lane of partition 0.
+    let well = bench.create(&log, 2, PartitionConfig::default());
+    sick.append_wait(batch(0, 5)).unwrap();
+    bench.storage.arm(Fault::Sync, "/00000-");
+    let error = sick.append_wait(batch(5, 5)).unwrap_err();
+    assert_eq!(error.code(), Code::DurabilityUnknown);
+    assert_eq!(sick.high_watermark(), Offset(5), "nobody sees what may not be on disk");
+    // The disk is well again, and a second sync would say OK: it proves nothing.
+    assert_eq!(sick.append_wait(batch(5, 5)).unwrap_err().code(), Code::ReadOnly);
+    assert!(sick.is_read_only());
+    expect_records(&read_all(&sick, Offset(0), 1 << 20).0, 0..5);
+    assert_eq!(well.append_wait(batch(0, 5)).unwrap().base_offset, Offset(0));
+    drop((sick, well, log));
+    let log = bench.open();
+    let partition = bench.reopen(&log, 0, PartitionConfig::default());
+    // This medium held the bytes after all: they are served again only because a sync has succeeded since.
+    expect_records(&read_all(&partition, Offset(0), 1 << 20).0, 0..10);
+    partition.append_wait(batch(10, 1)).unwrap();
+}
+
+#[test]
+fn a_failed_write_poisons_and_what_it_left_is_cut_at_the_restart() {
+    let mut bench = Bench::new();
+    let log = bench.open();
+    let partition = bench.create(&log, 0, PartitionConfig::default());
+    partition.append_wait(batch(0, 5)).unwrap();
+    bench.storage.arm(Fault::Write, "/00000-");
+    assert_eq!(partition.append_wait(batch(5, 5)).unwrap_err().code(), Code::DurabilityUnknown);
+    drop((partition, log));
+    let log = bench.open();
+    let partition = bench.reopen(&log, 0, PartitionConfig::default());
+    assert_eq!(partition.high_watermark(), Offset(5));
+    assert!(partition.recovered().bytes_cut > 0);
+}
+
+#[test]
+fn a_full_disk_refuses_and_appends_resume_by_themselves_under_the_same_offsets() {
+    let mut bench = Bench::new();
+    let log = bench.open();
+    let partition = bench.create(&log, 0, PartitionConfig::default());
+    partition.append_wait(batch(0, 5)).unwrap();
+    let before = std::fs::metadata(&bench.segments(0)[0]).unwrap().len();
+    bench.storage.arm(Fault::NoRoom, "/00000-");
+    let error = partition.append_wait(batch(99, 5)).unwrap_err();
+    assert_eq!(error.code(), Code::DiskFull);
+    assert!(error.code().is_retryable());
+    assert_eq!(std::fs::metadata(&bench.segments(0)[0]).unwrap().len(), before, "cut off again");
+    assert_eq!(partition.append_wait(batch(5, 5)).unwrap().base_offset, Offset(5));
+    expect_records(&read_all(&partition, Offset(0), 1 << 20).0, 0..10);
+}
+
+#[test]
+fn a_segment_that_cannot_be_begun_for_want_of_room_lets_the_old_one_go_on() {
+    let config = PartitionConfig { segment_bytes: 1_000, ..PartitionConfig::default() };
+    let mut bench = Bench::new();
+    let log = bench.open();
+    let partition = bench.create(&log, 0, config);
+    partition.append_wait(batch(0, 20)).unwrap();
+    bench.storage.arm(Fault::NoRoom, "00000000000000000020.00000000.log");
+    partition.append_wait(batch(20, 20)).unwrap();
+    partition.append_wait(batch(40, 20)).unwrap();
+    expect_records(&read_all(&partition, Offset(0), 1 << 20).0, 0..60);
+    assert_eq!(bench.segments(0).len(), 2);
+}
+
+#[test]
+fn a_state_that_could_not_be_stored_is_undone_when_the_disk_is_full_and_ends_the_partition_when_it_failed() {
+    let mut bench = Bench::new();
+    let log = bench.open();
+    let partition = bench.create(&log, 0, PartitionConfig::default());
+    partition.state_put("lake/1", Some(b"one")).unwrap();
+    bench.storage.arm(Fault::NoRoom, "/state/");
+    assert!(matches!(partition.state_put("lake/1", Some(b"two")), Err(LogError::DiskFull)));
+    assert_eq!(partition.state_get("lake/1").unwrap().unwrap(), "one");
+    partition.state_put("lake/1", Some(b"three")).unwrap();
+    bench.storage.arm(Fault::Sync, "/state/");
+    assert_eq!(partition.state_put("lake/1", Some(b"four")).unwrap_err().code(), Code::DurabilityUnknown);
+    assert!(partition.is_read_only(), "a partition whose state can't be kept takes nothing more");
+}

@@ -1,0 +1,244 @@
+//! A log on a temporary directory, on a disk that fails when told to, with a clock that stands where it is put.
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use bytes::Bytes;
+use millstream_log::storage::{Access, Entry, FileStorage, Storage, StorageFile};
+use millstream_log::{Clock, Identity, Kind, Log, LogConfig, LogError, Partition, PartitionConfig};
+use millstream_protocol::batch::{BatchBuilder, BatchView, Codec};
+use millstream_protocol::{Epoch, Incarnation, Offset, PartitionId, Record, StreamId, Timestamp};
+use parking_lot::Mutex;
+
+/// A call that is about to fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// `sync_data` gives EIO.
+    Sync,
+    /// A write gives ENOSPC after writing half.
+    NoRoom,
+    /// A write gives EIO after writing half.
+    Write,
+}
+
+/// Fails the next call of a kind on files whose path contains a text; everything else is the real file system.
+#[derive(Default)]
+pub struct FaultyStorage {
+    armed: Arc<Mutex<Vec<(Fault, String)>>>,
+    /// Syncs of files so far, by path.
+    pub syncs: Arc<Mutex<Vec<PathBuf>>>,
+}
+
+impl FaultyStorage {
+    pub fn arm(&self, fault: Fault, path_contains: &str) {
+        self.armed.lock().push((fault, path_contains.to_owned()));
+    }
+
+    fn wrap(&self, path: &Path, file: Arc<dyn StorageFile>) -> Arc<dyn StorageFile> {
+        Arc::new(FaultyFile { path: path.to_owned(), file, armed: self.armed.clone(), syncs: self.syncs.clone() })
+    }
+}
+
+struct FaultyFile {
+    path: PathBuf,
+    file: Arc<dyn StorageFile>,
+    armed: Arc<Mutex<Vec<(Fault, String)>>>,
+    syncs: Arc<Mutex<Vec<PathBuf>>>,
+}
+
+impl FaultyFile {
+    fn take(&self, fault: Fault) -> bool {
+        let mut armed = self.armed.lock();
+        let path = self.path.to_string_lossy();
+        let found = armed.iter().position(|(kind, text)| *kind == fault && path.contains(text.as_str()));
+        found.map(|index| armed.remove(index)).is_some()
+    }
+}
+
+impl StorageFile for FaultyFile {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        self.file.read_at(buffer, position)
+    }
+    fn write_all_at(&self, slices: &[IoSlice<'_>], position: u64) -> io::Result<()> {
+        for (fault, code) in [(Fault::NoRoom, 28), (Fault::Write, 5)] {
+            if self.take(fault) {
+                let all: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+                self.file.write_all_at(&[IoSlice::new(&all[..all.len() / 2])], position)?;
+                return Err(io::Error::from_raw_os_error(code));
+            }
+        }
+        self.file.write_all_at(slices, position)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        if self.take(Fault::Sync) {
+            return Err(io::Error::from_raw_os_error(5));
+        }
+        self.syncs.lock().push(self.path.clone());
+        self.file.sync_data()
+    }
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.file.set_len(length)
+    }
+    fn evict(&self, position: u64) -> io::Result<()> {
+        self.file.evict(position)
+    }
+}
+
+impl Storage for FaultyStorage {
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        FileStorage.create_dir_all(path)
+    }
+    fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
+        FileStorage.list(path)
+    }
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
+        FileStorage.create(path).map(|file| self.wrap(path, file))
+    }
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn StorageFile>> {
+        FileStorage.open(path, access).map(|file| self.wrap(path, file))
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        FileStorage.rename(from, to)
+    }
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        FileStorage.remove_file(path)
+    }
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        FileStorage.remove_dir_all(path)
+    }
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        FileStorage.sync_dir(path)
+    }
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        FileStorage.lock(path)
+    }
+}
+
+/// A clock that stands where it is put.
+#[derive(Default)]
+pub struct ManualClock(pub AtomicI64);
+
+impl Clock for ManualClock {
+    fn append_time(&self) -> Timestamp {
+        Timestamp(self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// A data directory that can be closed and opened again.
+pub struct Bench {
+    pub dir: tempfile::TempDir,
+    pub storage: Arc<FaultyStorage>,
+    pub clock: Arc<ManualClock>,
+    pub config: LogConfig,
+    pub epoch: u32,
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        let clock = ManualClock::default();
+        clock.0.store(1_000, Ordering::Relaxed);
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            storage: Arc::default(),
+            clock: Arc::new(clock),
+            config: LogConfig { lanes: 2, index_interval_bytes: 4 << 10, ..LogConfig::default() },
+            epoch: 0,
+        }
+    }
+
+    /// Opens the log, one epoch on.
+    pub fn open(&mut self) -> Log {
+        self.epoch += 1;
+        Log::open_on(self.storage.clone(), self.clock.clone(), self.dir.path(), self.config.clone(), 7).unwrap()
+    }
+
+    pub fn create(&self, log: &Log, partition: u32, config: PartitionConfig) -> Arc<Partition> {
+        log.create_partition(identity(partition), config, Epoch(self.epoch)).unwrap()
+    }
+
+    pub fn reopen(&self, log: &Log, partition: u32, config: PartitionConfig) -> Arc<Partition> {
+        log.open_partition(identity(partition), config, Epoch(self.epoch)).unwrap()
+    }
+
+    /// The partition's segment files, in order.
+    pub fn segments(&self, partition: u32) -> Vec<PathBuf> {
+        let name = format!("{partition:05}-{}", identity(partition).incarnation);
+        let dir = self.dir.path().join("streams/0000000001").join(name);
+        let mut files: Vec<PathBuf> = std::fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+            .collect();
+        files.sort();
+        files
+    }
+}
+
+pub fn identity(partition: u32) -> Identity {
+    Identity {
+        stream: StreamId(1),
+        partition: PartitionId(partition),
+        incarnation: Incarnation(0xabc0 + u64::from(partition)),
+        kind: Kind::Records,
+    }
+}
+
+/// A batch of records `{first}`, `{first + 1}`, …
+pub fn batch(first: u64, count: u64) -> BatchView {
+    let mut builder = BatchBuilder::new(Codec::None);
+    for n in first..first + count {
+        builder.push(&Record::new(format!("record {n}, padded to some length"))).unwrap();
+    }
+    BatchView::parse(&builder.finish().unwrap()).unwrap()
+}
+
+/// One record of that many bytes.
+pub fn large(bytes: usize) -> BatchView {
+    let mut builder = BatchBuilder::new(Codec::None);
+    builder.push(&Record::new(vec![7u8; bytes])).unwrap();
+    BatchView::parse(&builder.finish().unwrap()).unwrap()
+}
+
+/// Reads everything from `from` on in chunks of about `bytes_max`; lost ranges are collected beside.
+pub fn read_all(partition: &Partition, from: Offset, bytes_max: usize) -> (Vec<(u64, Bytes)>, Vec<(u64, u64)>) {
+    let (mut records, mut lost) = (Vec::new(), Vec::new());
+    let mut next = from;
+    while next < partition.high_watermark() {
+        match partition.read(next, bytes_max) {
+            Ok(mut chunk) => {
+                assert!(chunk.next > next, "a read makes progress");
+                while !chunk.bytes.is_empty() {
+                    let view = BatchView::split_stored(&mut chunk.bytes, partition.incarnation()).unwrap();
+                    let mut decoded = view.records().unwrap();
+                    while let Some(record) = decoded.next_with_offset() {
+                        let (offset, record) = record.unwrap();
+                        if offset >= next {
+                            records.push((offset.0, record.value.unwrap()));
+                        }
+                    }
+                }
+                next = chunk.next;
+            }
+            Err(LogError::RecordsLost { from, resume }) => {
+                assert_eq!(from, next);
+                lost.push((from.0, resume.0));
+                next = resume;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    (records, lost)
+}
+
+pub fn expect_records(records: &[(u64, Bytes)], offsets: impl Iterator<Item = u64>) {
+    let expected: Vec<(u64, Bytes)> =
+        offsets.map(|n| (n, Bytes::from(format!("record {n}, padded to some length")))).collect();
+    assert_eq!(records.len(), expected.len());
+    assert_eq!(records, expected);
+}
