@@ -1,1 +1,67 @@
-//! Millstream.
+//! The Millstream client: what an application uses to send, receive and administer records.
+//!
+//! One [`Client`] is one QUIC connection, made again when it is lost and shared by all that hangs on it:
+//!
+//! - [`Producer`]: batches records per partition, compresses them, keeps several batches in flight in order, waits
+//!   when its buffer is full, sends again after a lost connection, and gives a receipt for each record.
+//! - [`Consumer`]: reads a stream's partitions from a position, checks every batch, goes on after a lost
+//!   connection where it stood, and says what is missing.
+//! - Admin calls on the client itself: streams and lakes.
+//!
+//! It is not a server, and does not embed one: it knows the protocol and nothing of the engine. It needs a tokio
+//! runtime with time and I/O enabled.
+//!
+//! # Example
+//! ```no_run
+//! use millstream_client::{Client, Record, Start};
+//!
+//! # async fn example() -> millstream_client::Result<()> {
+//! let client = Client::connect("127.0.0.1:4650", "sha256:5f1c…").await?;
+//! let producer = client.producer("rides").build().await?;
+//! let receipt = producer.send(Record::new("42.5 km").key("ride-17")).await?;
+//! println!("stored at {}/{}", receipt.partition, receipt.offset);
+//! let mut consumer = client.consumer("rides").start(Start::Earliest).bounded().build().await?;
+//! while let Some(record) = consumer.next().await {
+//!     println!("{:?}", record?.record.value);
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! # Errors
+//! Every call returns the one opaque [`Error`]: a stable [`Code`] for the program, a text that says what to do for
+//! the person. Its class says what can be done about it, its [`Outcome`] whether the request surely had no effect.
+#![deny(missing_docs)]
+#![forbid(unsafe_code)]
+
+mod admin;
+mod backoff;
+mod client;
+mod clock;
+mod config;
+mod connection;
+mod consumer;
+mod control;
+mod error;
+mod frame_io;
+mod local;
+mod producer;
+mod tls;
+mod transport;
+
+pub use client::Client;
+pub use config::{ClientBuilder, NoTrust, Trusted};
+pub use consumer::{ConsumedBatch, ConsumedRecord, Consumer, ConsumerBuilder, Start};
+pub use error::{Error, Gap, Result};
+pub use local::LocalServer;
+pub use producer::partitioner::partition_of_key;
+pub use producer::{Delivery, Producer, ProducerBuilder, ProducerStats, Receipt};
+pub use tls::Fingerprint;
+
+pub use millstream_protocol::batch::{BatchView, Codec};
+pub use millstream_protocol::frame::control::{
+    Durability, LakeConfig, LakeFormat, LakePartition, LakeStatus, PartitionInfo, PartitionState, StreamConfig,
+    StreamInfo, StreamSummary,
+};
+pub use millstream_protocol::{
+    ByteSize, Class, Code, Epoch, Header, Incarnation, Offset, Outcome, PartitionId, Record, StreamId, Timestamp,
+};

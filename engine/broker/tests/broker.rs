@@ -1,5 +1,6 @@
 //! The catalog's shell on a real directory: what it says is there after a restart, what is deleted is gone, and what a cut
 //! creation leaves is set aside.
+#![allow(clippy::unwrap_used, reason = "a test's helpers may panic")]
 
 use std::fs;
 

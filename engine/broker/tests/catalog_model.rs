@@ -2,6 +2,7 @@
 //! give the same state again.
 //! Operations: create and delete streams, add and remove lakes, files gone. After each: names unique, numbers never given
 //! twice, no lake without its stream, replay equals state.
+#![allow(clippy::unwrap_used, reason = "a test's helpers may panic")]
 
 use std::collections::{BTreeMap, BTreeSet};
 

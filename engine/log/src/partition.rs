@@ -194,7 +194,7 @@ impl Partition {
     /// # Errors
     /// As [`append`](Self::append).
     pub fn append_wait(self: &Arc<Self>, batch: BatchView) -> Result<Appended, LogError> {
-        let (sink, wait) = WaitSink::new();
+        let (sink, wait) = WaitSink::pair();
         self.append(batch, 0, &sink)?;
         drop(sink);
         wait.recv().unwrap_or(Err(LogError::Closed))
@@ -602,7 +602,8 @@ fn merge_epochs(segments: &[Arc<Segment>]) -> Vec<(Epoch, Offset)> {
 pub(crate) struct WaitSink(Sender<Result<Appended, LogError>>);
 
 impl WaitSink {
-    pub(crate) fn new() -> (Arc<dyn AppendSink>, crossbeam_channel::Receiver<Result<Appended, LogError>>) {
+    /// The sink, and where its one result arrives.
+    pub(crate) fn pair() -> (Arc<dyn AppendSink>, crossbeam_channel::Receiver<Result<Appended, LogError>>) {
         let (send, receive) = bounded(1);
         (Arc::new(Self(send)), receive)
     }

@@ -1,5 +1,6 @@
 //! What is appended is read: same bytes, same order, offsets counting records; in every chunk size, over segment ends,
 //! from several threads.
+#![allow(clippy::unwrap_used, reason = "a test's helpers may panic")]
 
 mod support;
 

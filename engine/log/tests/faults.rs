@@ -1,5 +1,6 @@
 //! A disk that fails: nothing failed is acknowledged or seen, a failed sync is never retried, one partition's failure is
 //! not another's, and a full disk is not a failure.
+#![allow(clippy::unwrap_used, reason = "a test's helpers may panic")]
 
 mod support;
 

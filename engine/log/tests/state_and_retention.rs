@@ -1,5 +1,6 @@
 //! State logs survive, stay small, and prefer the snapshot that is whole; retention deletes what it may and nothing else,
 //! durably, while readers hold what goes.
+#![allow(clippy::unwrap_used, reason = "a test's helpers may panic")]
 
 mod support;
 

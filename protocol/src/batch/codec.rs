@@ -50,6 +50,18 @@ impl Codec {
         (packed.len() < body.len()).then_some(packed)
     }
 
+    /// The most bytes that `stored` compressed ones can stand for; the formats themselves bound it. A header that
+    /// promises more lies, and is found out before anything is allocated for it.
+    pub(super) const fn inflated_bytes_max(self, stored: u32) -> u64 {
+        match self {
+            Codec::None => stored as u64,
+            // A further byte of a length adds at most 255.
+            Codec::Lz4 => stored as u64 * 255,
+            // A block takes at least 4 bytes and gives at most 128 KiB.
+            Codec::Zstd => (stored as u64 / 4) * (128 << 10),
+        }
+    }
+
     /// The body decompressed. Allocates `uncompressed_len` (bounded by the header's check) and not more,
     /// whatever the compressed bytes say.
     pub(super) fn decompress(self, body: &[u8], uncompressed_len: usize) -> Result<Vec<u8>, BatchError> {

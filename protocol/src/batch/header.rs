@@ -178,10 +178,9 @@ impl BatchHeader {
         let spanned = u64::from(header.last_offset_delta) + 1;
         let fewest = if header.sparse { 0 } else { spanned };
         range("record count", u64::from(header.record_count), fewest, spanned)?;
-        if header.codec == Codec::None && header.body_len != header.uncompressed_len {
-            let body = u64::from(header.body_len);
-            return range("uncompressed length", u64::from(header.uncompressed_len), body, body).map(|()| header);
-        }
+        let fewest = if header.codec == Codec::None { u64::from(header.body_len) } else { 0 };
+        let most = header.codec.inflated_bytes_max(header.body_len);
+        range("uncompressed length for this body", u64::from(header.uncompressed_len), fewest, most)?;
         // A record takes at least four bytes: a count above that is a lie, found before anything is allocated.
         let most = u64::from(header.uncompressed_len) / super::record::RECORD_BYTES_MIN as u64;
         range("record count", u64::from(header.record_count), 0, most)?;

@@ -68,7 +68,7 @@ impl BatchView {
             Codec::None => stored,
             codec => codec.decompress(&stored, self.header.uncompressed_len as usize)?.into(),
         };
-        Ok(Records { header: self.header.clone(), body, position: 0, index: 0 })
+        Ok(Records { header: self.header.clone(), body, position: 0, index: 0, next_delta: 0 })
     }
 }
 
@@ -80,6 +80,7 @@ pub struct Records {
     body: Bytes,
     position: usize,
     index: u32,
+    next_delta: u32,
 }
 
 impl Records {
@@ -98,14 +99,20 @@ impl Records {
         let mut rest = &self.body[self.position..];
         let before = rest.len();
         let result = record::decode(&mut rest, &context).and_then(|record| {
-            let in_span = record.offset_delta <= self.header.last_offset_delta;
-            let bad = BatchError::Record { index: self.index, what: "its offset lies outside the batch" };
-            in_span.then_some(record).ok_or(bad)
+            let bad = |what| Err(BatchError::Record { index: self.index, what });
+            if record.offset_delta < self.next_delta {
+                return bad("its offset does not rise");
+            }
+            if record.offset_delta > self.header.last_offset_delta {
+                return bad("its offset lies outside the batch");
+            }
+            Ok(record)
         });
         match result {
             Ok(record) => {
                 self.position += before - rest.len();
                 self.index += 1;
+                self.next_delta = record.offset_delta + 1;
                 Some(Ok(record))
             }
             Err(error) => {

@@ -43,6 +43,12 @@ pub struct StreamConfig {
     pub record_bytes_max: u32,
 }
 
+// The archive's layout hangs on rkyv's features, and any crate of a build can switch those on for all: a layout
+// other than little-endian and unaligned does not compile.
+const _: fn(rkyv::Archived<u64>) -> rkyv::rend::unaligned::u64_ule = |archived| archived;
+const _: () = assert!(align_of::<ArchivedStreamConfig>() == 1, "archives are read where they lie in a frame");
+const _: () = assert!(size_of::<ArchivedStreamConfig>() == 1 + 9 + 9 + 8 + 4, "no padding");
+
 impl Default for StreamConfig {
     /// Synced, 7 days, no byte limit, segments of 256 MiB, records of 1 MiB.
     fn default() -> Self {

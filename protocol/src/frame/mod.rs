@@ -26,7 +26,7 @@ pub mod hello;
 pub mod produce;
 pub mod refusal;
 
-pub use header::{FRAME_HEADER_BYTES, FrameHeader, Kind};
+pub use header::{FLAG_RESUME, FRAME_HEADER_BYTES, FrameHeader, Kind};
 pub use refusal::Refusal;
 
 /// Why bytes are not a frame, or its body not what its kind says. The peer is to blame: close the connection.

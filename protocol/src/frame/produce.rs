@@ -10,6 +10,7 @@
 //! Acks come in order per partition only; one frame holds all that one pass of a lane made durable.
 
 use super::{Fields, FrameError, Refusal};
+use crate::limits::PRODUCE_DEPTH_MAX;
 use crate::{Epoch, Offset, PartitionId, StreamId, Timestamp};
 
 /// What follows the frame header of a Produce frame, before the batch.
@@ -123,7 +124,8 @@ pub fn decode_acks(body: &[u8]) -> Result<Vec<ProduceAck>, FrameError> {
     if need > fields.remaining() {
         return Err(FrameError::Truncated { what: "produce acks", need, have: fields.remaining() });
     }
-    let mut acks = Vec::with_capacity(count);
+    // An ack is larger here than on the wire: what is above the depth grows with what really comes.
+    let mut acks = Vec::with_capacity(count.min(PRODUCE_DEPTH_MAX as usize));
     for _ in 0..count {
         let correlation = fields.u64()?;
         let result = match fields.u8()? {

@@ -100,7 +100,7 @@ impl<M: Machine> StateLog<M> {
             }
             let batch = encode(events.iter().map(M::encode_event)).map_err(LogError::from)?;
             let length = batch.bytes().len() as u64;
-            let (sink, wait) = WaitSink::new();
+            let (sink, wait) = WaitSink::pair();
             self.partition.append(batch, 0, &sink)?;
             events.iter().for_each(|event| inner.machine.apply(event));
             inner.bytes_since_snapshot += length;

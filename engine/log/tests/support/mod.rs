@@ -205,8 +205,13 @@ pub fn large(bytes: usize) -> BatchView {
     BatchView::parse(&builder.finish().unwrap()).unwrap()
 }
 
+/// Offsets and values.
+pub type Records = Vec<(u64, Bytes)>;
+/// Ranges of offsets.
+pub type Lost = Vec<(u64, u64)>;
+
 /// Reads everything from `from` on in chunks of about `bytes_max`; lost ranges are collected beside.
-pub fn read_all(partition: &Partition, from: Offset, bytes_max: usize) -> (Vec<(u64, Bytes)>, Vec<(u64, u64)>) {
+pub fn read_all(partition: &Partition, from: Offset, bytes_max: usize) -> (Records, Lost) {
     let (mut records, mut lost) = (Vec::new(), Vec::new());
     let mut next = from;
     while next < partition.high_watermark() {

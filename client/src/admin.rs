@@ -1,0 +1,170 @@
+//! Admin calls: one request, one answer.
+//!
+//! A request that only asks, or that changes nothing when repeated, is sent once more over a new connection if the
+//! first one was lost. Creating and deleting are not: their outcome is unknown then, and the error says so.
+
+use std::time::Duration;
+
+use millstream_protocol::frame::control::{
+    CreateMode, LakeConfig, LakeStatus, Request, Response, StreamConfig, StreamInfo, StreamSummary,
+};
+use millstream_protocol::{Code, Offset, PartitionId};
+
+use crate::client::Client;
+use crate::error::{Error, Result};
+
+/// Whether a request may be sent again when its answer was lost.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Repeat {
+    Harmless,
+    Never,
+}
+
+/// Takes the answer that belongs to a request; another one is the server's fault.
+macro_rules! expect {
+    ($answer:expr, $pattern:pat => $value:expr) => {
+        match $answer {
+            $pattern => Ok($value),
+            other => Err(Error::protocol(format_args!("an unexpected answer: {other:?}"))),
+        }
+    };
+}
+
+impl Client {
+    /// Makes a stream.
+    ///
+    /// # Errors
+    /// [`Code::StreamExists`], [`Code::IllegalName`], [`Code::IllegalSetting`]; [`Code::ConnectionLost`]: it may have
+    /// been made, ask with [`describe_stream`](Self::describe_stream).
+    pub async fn create_stream(&self, name: &str, partitions: u32, config: StreamConfig) -> Result<StreamInfo> {
+        self.create(name, partitions, config, CreateMode::Explicit).await
+    }
+
+    /// Makes a stream that a program found missing; the server's settings may forbid that.
+    ///
+    /// # Errors
+    /// As [`create_stream`](Self::create_stream); [`Code::NotAllowed`] where the server forbids it.
+    pub async fn create_stream_automatically(
+        &self,
+        name: &str,
+        partitions: u32,
+        config: StreamConfig,
+    ) -> Result<StreamInfo> {
+        self.create(name, partitions, config, CreateMode::Automatic).await
+    }
+
+    async fn create(&self, name: &str, partitions: u32, config: StreamConfig, mode: CreateMode) -> Result<StreamInfo> {
+        let request = Request::CreateStream { name: name.to_owned(), partitions, config, mode };
+        expect!(self.request(request, Repeat::Never).await?, Response::Stream(info) => info)
+    }
+
+    /// All streams, by name.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub async fn list_streams(&self) -> Result<Vec<StreamSummary>> {
+        expect!(self.request(Request::ListStreams, Repeat::Harmless).await?, Response::Streams(streams) => streams)
+    }
+
+    /// One stream with its partitions.
+    ///
+    /// # Errors
+    /// [`Code::UnknownStream`].
+    pub async fn describe_stream(&self, name: &str) -> Result<StreamInfo> {
+        let request = Request::DescribeStream { name: name.to_owned() };
+        expect!(self.request(request, Repeat::Harmless).await?, Response::Stream(info) => info)
+    }
+
+    /// Deletes a stream and its records.
+    ///
+    /// # Errors
+    /// [`Code::UnknownStream`]; [`Code::StreamInUse`] by a lake; [`Code::ConnectionLost`]: it may have been deleted.
+    pub async fn delete_stream(&self, name: &str) -> Result<()> {
+        let request = Request::DeleteStream { name: name.to_owned() };
+        expect!(self.request(request, Repeat::Never).await?, Response::Done => ())
+    }
+
+    /// Forgets a partition's records below `offset`; gives the new log start, which may be lower: only whole
+    /// segments go.
+    ///
+    /// # Errors
+    /// [`Code::UnknownStream`], [`Code::UnknownPartition`], [`Code::OffsetOutOfRange`].
+    pub async fn delete_before(&self, stream: &str, partition: PartitionId, offset: Offset) -> Result<Offset> {
+        let request = Request::DeleteBefore { stream: stream.to_owned(), partition: partition.0, offset: offset.0 };
+        expect!(self.request(request, Repeat::Harmless).await?, Response::Offset(offset) => Offset(offset))
+    }
+
+    /// Adds a lake to a stream.
+    ///
+    /// # Errors
+    /// [`Code::LakeExists`], [`Code::IllegalLake`], [`Code::UnknownStream`], [`Code::LakeUnavailable`];
+    /// [`Code::ConnectionLost`]: it may have been added.
+    pub async fn create_lake(&self, config: LakeConfig) -> Result<LakeConfig> {
+        let request = Request::CreateLake { config };
+        expect!(self.request(request, Repeat::Never).await?, Response::Lake(config) => config)
+    }
+
+    /// All lakes, by name.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub async fn list_lakes(&self) -> Result<Vec<LakeConfig>> {
+        expect!(self.request(Request::ListLakes, Repeat::Harmless).await?, Response::Lakes(lakes) => lakes)
+    }
+
+    /// How far a lake is, and what holds it up.
+    ///
+    /// # Errors
+    /// [`Code::UnknownLake`].
+    pub async fn lake_status(&self, name: &str) -> Result<LakeStatus> {
+        let request = Request::LakeStatus { name: name.to_owned() };
+        expect!(self.request(request, Repeat::Harmless).await?, Response::LakeStatus(status) => status)
+    }
+
+    /// Lands what was produced before this call, and waits for it.
+    ///
+    /// # Errors
+    /// [`Code::UnknownLake`]; [`Code::TimedOut`]: the lake goes on landing it; [`Code::LakeUnavailable`].
+    pub async fn flush_lake(&self, name: &str, timeout: Duration) -> Result<LakeStatus> {
+        let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        let request = Request::FlushLake { name: name.to_owned(), timeout_ms };
+        let patience = self.config().request_timeout.saturating_add(timeout);
+        let answer = self.request_within(request, Repeat::Harmless, patience).await?;
+        expect!(answer, Response::LakeStatus(status) => status)
+    }
+
+    /// Removes a lake; its files stay.
+    ///
+    /// # Errors
+    /// [`Code::UnknownLake`]; [`Code::ConnectionLost`]: it may have been removed.
+    pub async fn remove_lake(&self, name: &str) -> Result<()> {
+        let request = Request::RemoveLake { name: name.to_owned() };
+        expect!(self.request(request, Repeat::Never).await?, Response::Done => ())
+    }
+
+    async fn request(&self, request: Request, repeat: Repeat) -> Result<Response> {
+        self.request_within(request, repeat, self.config().request_timeout).await
+    }
+
+    async fn request_within(&self, request: Request, repeat: Repeat, patience: Duration) -> Result<Response> {
+        let answer = async {
+            let first = self.connection().await?.control().request(&request).await;
+            match first {
+                Err(error) if repeat == Repeat::Harmless && was_lost(&error) => {
+                    self.connection().await?.control().request(&request).await
+                }
+                answer => answer,
+            }
+        };
+        match tokio::time::timeout(patience, answer).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Error::timed_out(format!(
+                "the server did not answer within {patience:?}: look whether the request had its effect, then try again"
+            ))),
+        }
+    }
+}
+
+fn was_lost(error: &Error) -> bool {
+    error.code() == Code::ConnectionLost && !error.is_unreachable()
+}

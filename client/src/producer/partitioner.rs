@@ -1,0 +1,83 @@
+//! Which partition a record goes to: a pure decision.
+//!
+//! A key's partition is `mix(fnv1a_64(key)) mod partitions`: FNV-1a with the 64-bit offset basis and prime
+//! (<http://www.isthe.com/chongo/tech/comp/fnv/>), then MurmurHash3's 64-bit finaliser
+//! (<https://github.com/aappleby/smhasher>), which makes the low bits depend on all of the key. It is the same in every
+//! version and for every client: a key never moves while the number of partitions stays.
+//!
+//! Records without a key stay with one partition until its batch is full, then go to the next: few full batches rather
+//! than many small ones.
+
+use millstream_protocol::PartitionId;
+
+/// The partition of a key among `partitions` (at least 1).
+pub fn partition_of_key(key: &[u8], partitions: u32) -> PartitionId {
+    let hash = mix(fnv1a(key));
+    PartitionId((hash % u64::from(partitions.max(1))) as u32)
+}
+
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
+fn mix(mut hash: u64) -> u64 {
+    hash ^= hash >> 33;
+    hash = hash.wrapping_mul(0xff51_afd7_ed55_8ccd);
+    hash ^= hash >> 33;
+    hash = hash.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    hash ^ (hash >> 33)
+}
+
+/// Where keyless records go.
+#[derive(Debug)]
+pub(crate) struct Sticky {
+    partitions: u32,
+    current: u32,
+}
+
+impl Sticky {
+    pub(crate) fn new(partitions: u32) -> Self {
+        Self { partitions: partitions.max(1), current: 0 }
+    }
+
+    pub(crate) fn current(&self) -> PartitionId {
+        PartitionId(self.current)
+    }
+
+    /// The current one's batch is full.
+    pub(crate) fn turn(&mut self) {
+        self.current = (self.current + 1) % self.partitions;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fnv_1a_is_the_published_one() {
+        // From the reference's test vectors.
+        assert_eq!(fnv1a(b""), 0xcbf2_9ce4_8422_2325);
+        assert_eq!(fnv1a(b"a"), 0xaf63_dc4c_8601_ec8c);
+        assert_eq!(fnv1a(b"foobar"), 0x8594_4171_f739_67e8);
+    }
+
+    #[test]
+    fn a_key_keeps_its_partition_over_versions() {
+        let pinned: Vec<u32> =
+            ["", "a", "ride-17", "N14228"].map(|key| partition_of_key(key.as_bytes(), 1_000).0).into();
+        assert_eq!(pinned, PINNED);
+    }
+
+    #[test]
+    fn keys_spread_evenly() {
+        let mut counts = [0u32; 7];
+        for n in 0..70_000 {
+            counts[partition_of_key(format!("key-{n}").as_bytes(), 7).0 as usize] += 1;
+        }
+        assert!(counts.iter().all(|count| (9_500..10_500).contains(count)), "{counts:?}");
+    }
+
+    // Computed by another implementation of the same two published functions.
+    const PINNED: [u32; 4] = [342, 315, 533, 70];
+}

@@ -1,0 +1,279 @@
+//! One sample of everything that goes over the wire or to the disk, with its decoder.
+//!
+//! `golden.rs` holds their bytes to the committed ones; `hostile.rs` cuts, flips and rewrites them.
+//! Values are chosen so that each field differs from its neighbours and from zero: a swap shows.
+
+use bytes::Bytes;
+use millstream_protocol::batch::{BatchBuilder, BatchView, Codec, Stamp, stamp};
+use millstream_protocol::frame::consume::BatchesPrefix;
+use millstream_protocol::frame::control::{
+    ConsumeEvent, ConsumeMode, ConsumeOpen, ConsumeOpened, ConsumePosition, ConsumeStart, CreateMode, Durability,
+    LakeConfig, LakeFormat, LakePartition, LakeStatus, Message, PartitionInfo, PartitionState, Request, Response,
+    Start, StreamConfig, StreamInfo, StreamSummary,
+};
+use millstream_protocol::frame::hello::{Hello, HelloOk};
+use millstream_protocol::frame::produce::{OpenProduce, ProduceAck, ProducePrefix, Stored, decode_acks, encode_acks};
+use millstream_protocol::frame::{FLAG_RESUME, FrameHeader, Kind, Refusal};
+use millstream_protocol::{
+    Code, Epoch, Header, Incarnation, Offset, PartitionId, ProducerId, Record, StreamId, Timestamp,
+};
+
+/// The partition that the stamped sample is of.
+pub const INCARNATION: Incarnation = Incarnation(0x1122_3344_5566_7788);
+
+/// A sample message, as its encoder gives it.
+pub struct Sample {
+    /// Its file in `golden/`, without the ending.
+    pub name: &'static str,
+    /// Encoded now.
+    pub bytes: Vec<u8>,
+    /// Decodes bytes.
+    pub decode: Decoder,
+}
+
+/// Bytes to what they are, or the error's text.
+pub type Decoder = Box<dyn Fn(&[u8]) -> Result<Decoded, String>>;
+
+/// What a decoder made of some bytes.
+pub struct Decoded {
+    /// Whether it is the value that the sample was made of.
+    pub is_the_sample: bool,
+    /// It, encoded again.
+    pub again: Vec<u8>,
+}
+
+fn sample<T: PartialEq + 'static, E: ToString>(
+    name: &'static str,
+    value: T,
+    encode: impl Fn(&T) -> Vec<u8> + 'static,
+    decode: impl Fn(&[u8]) -> Result<T, E> + 'static,
+) -> Sample {
+    let bytes = encode(&value);
+    let decode = Box::new(move |bytes: &[u8]| {
+        let decoded = decode(bytes).map_err(|error| error.to_string())?;
+        Ok(Decoded { is_the_sample: decoded == value, again: encode(&decoded) })
+    });
+    Sample { name, bytes, decode }
+}
+
+fn control<T: Message + PartialEq + 'static>(name: &'static str, value: T) -> Sample {
+    sample(name, value, T::encode, T::decode)
+}
+
+/// Every message but batches.
+pub fn messages() -> Vec<Sample> {
+    let mut all = by_hand();
+    all.extend(requests());
+    all.extend(responses());
+    all.extend(consume());
+    all
+}
+
+fn by_hand() -> Vec<Sample> {
+    let hello =
+        Hello { version_min: 1, version_max: 258, client_name: "pump-7 1.0 ü".into(), token: "mst_abc".into() };
+    let hello_ok = HelloOk { version: 1, server_id: 0x0102_0304_0506_0708, server_version: "0.1.0".into() };
+    let refusal = Refusal { code: Code::Throttled, retry_after_ms: 1_500, text: "too much at once: wait".into() };
+    let prefix = ProducePrefix { stream: StreamId(0x0a0b_0c0d), partition: PartitionId(258), epoch: Epoch(515) };
+    let acks = vec![
+        ProduceAck {
+            correlation: 0x0102_0304,
+            result: Ok(Stored { base_offset: Offset(1_000_000), append_time: Timestamp(1_700_000_000_123) }),
+        },
+        ProduceAck { correlation: 0x0102_0305, result: Err(Refusal::new(Code::RecordTooLarge, "split it")) },
+        ProduceAck { correlation: u64::MAX, result: Ok(Stored { base_offset: Offset(0), append_time: Timestamp(-1) }) },
+    ];
+    let batches =
+        BatchesPrefix { partition: PartitionId(3), high_watermark: Offset(0x1234_5678_9abc), log_start: Offset(77) };
+    let produce = FrameHeader { flags: FLAG_RESUME, ..FrameHeader::new(Kind::Produce, 0x0807_0605_0403_0201, 70_000) };
+    let frame_header = |bytes: &[u8]| match bytes.first_chunk() {
+        Some(bytes) => FrameHeader::decode(bytes).map_err(|error| error.to_string()),
+        None => Err("a frame header is read whole or not at all".to_owned()),
+    };
+    vec![
+        sample("frame_header", produce, |header| header.encode().to_vec(), frame_header),
+        sample("hello", hello, Hello::encode, Hello::decode),
+        sample("hello_ok", hello_ok, HelloOk::encode, HelloOk::decode),
+        sample("refusal", refusal, Refusal::encode, Refusal::decode),
+        sample("open_produce", OpenProduce { depth: 64 }, OpenProduce::encode, OpenProduce::decode),
+        sample("produce_prefix", prefix, |prefix| prefix.encode().to_vec(), ProducePrefix::decode),
+        sample("produce_acks", acks, |acks| encode_acks(acks), decode_acks),
+        sample("batches_prefix", batches, |prefix| prefix.encode().to_vec(), BatchesPrefix::decode),
+    ]
+}
+
+fn stream_config() -> StreamConfig {
+    StreamConfig {
+        durability: Durability::Written,
+        retention_ms: Some(86_400_000),
+        retention_bytes: None,
+        segment_bytes: 64 << 20,
+        record_bytes_max: 2 << 20,
+    }
+}
+
+fn lake_config() -> LakeConfig {
+    LakeConfig {
+        name: "bronze".into(),
+        stream: "flights".into(),
+        url: "s3://bucket/flights/raw".into(),
+        format: LakeFormat::Ndjson,
+        roll_bytes: 128 << 20,
+        roll_age_ms: 60_000,
+    }
+}
+
+fn lake_status() -> LakeStatus {
+    LakeStatus {
+        config: LakeConfig { format: LakeFormat::Parquet, ..lake_config() },
+        partitions: vec![
+            LakePartition { partition: 0, landed_end: 1_000, high_watermark: 1_024 },
+            LakePartition { partition: 1, landed_end: 0, high_watermark: 7 },
+        ],
+        files: 12,
+        rows: 1_000,
+        rejected: 3,
+        oldest_waiting_ms: 4_321,
+        error: "the store refuses: 403".into(),
+    }
+}
+
+fn requests() -> Vec<Sample> {
+    let name = || "flights".to_owned();
+    let create = |config, mode| Request::CreateStream { name: name(), partitions: 4, config, mode };
+    vec![
+        control("request_create_stream", create(stream_config(), CreateMode::Explicit)),
+        control("request_create_stream_automatic", create(StreamConfig::default(), CreateMode::Automatic)),
+        control("request_delete_stream", Request::DeleteStream { name: name() }),
+        control("request_list_streams", Request::ListStreams),
+        control("request_describe_stream", Request::DescribeStream { name: "a-name-longer-than-8".into() }),
+        control("request_delete_before", Request::DeleteBefore { stream: name(), partition: 3, offset: 0x0102_0304 }),
+        control("request_create_lake", Request::CreateLake { config: lake_config() }),
+        control("request_remove_lake", Request::RemoveLake { name: "bronze".into() }),
+        control("request_list_lakes", Request::ListLakes),
+        control("request_lake_status", Request::LakeStatus { name: "bronze".into() }),
+        control("request_flush_lake", Request::FlushLake { name: "bronze".into(), timeout_ms: 60_000 }),
+    ]
+}
+
+fn responses() -> Vec<Sample> {
+    let partition = |partition, owner: &str, state| PartitionInfo {
+        partition,
+        incarnation: 0x1122_3344_5566_7788,
+        epoch: 9,
+        owner: owner.to_owned(),
+        log_start: 100,
+        high_watermark: 12_345,
+        bytes: 1 << 33,
+        state,
+    };
+    let stream = StreamInfo {
+        id: 42,
+        name: "flights".into(),
+        config: stream_config(),
+        created_ms: 1_700_000_000_000,
+        partitions: vec![
+            partition(0, "", PartitionState::Online),
+            partition(1, "127.0.0.1:4650", PartitionState::ReadOnly),
+            partition(2, "edge-7", PartitionState::Offline),
+        ],
+    };
+    let summary = |id, name: &str, durability| StreamSummary {
+        id,
+        name: name.to_owned(),
+        partitions: 4,
+        durability,
+        records: 1_000_000,
+        bytes: 1 << 30,
+    };
+    let streams = vec![summary(1, "a", Durability::Synced), summary(2, "weather.eu-1", Durability::Written)];
+    vec![
+        control("response_done", Response::Done),
+        control("response_stream", Response::Stream(stream)),
+        control("response_streams", Response::Streams(streams)),
+        control("response_offset", Response::Offset(0x0102_0304_0506_0708)),
+        control("response_lake", Response::Lake(lake_config())),
+        control("response_lakes", Response::Lakes(vec![lake_config(), lake_config()])),
+        control("response_lake_status", Response::LakeStatus(lake_status())),
+    ]
+}
+
+fn consume() -> Vec<Sample> {
+    let starts = [
+        Start::Earliest,
+        Start::Latest,
+        Start::Offset { offset: 0x0102_0304, epoch: Some(7) },
+        Start::Offset { offset: 5, epoch: None },
+        Start::Time(-1_700_000_000_000),
+    ];
+    let partitions = (0..).zip(starts).map(|(partition, start)| ConsumeStart { partition, start }).collect();
+    let open = ConsumeOpen { stream: 42, partitions, mode: ConsumeMode::Bounded };
+    let follow = ConsumeOpen { stream: 43, partitions: Vec::new(), mode: ConsumeMode::Follow };
+    let positions = vec![
+        ConsumePosition { partition: 0, offset: 100, high_watermark: 12_345, log_start: 77 },
+        ConsumePosition { partition: 1, offset: 0, high_watermark: 0, log_start: 0 },
+    ];
+    let code = Code::RecordsLost.number();
+    vec![
+        control("consume_open", open),
+        control("consume_open_follow", follow),
+        control("consume_opened", ConsumeOpened { positions }),
+        control("consume_event_end", ConsumeEvent::End { partition: 3, offset: 12_345 }),
+        control(
+            "consume_event_gap",
+            ConsumeEvent::Gap { partition: 3, from: 10, resume: 20, code, text: "damaged".into() },
+        ),
+        control(
+            "consume_event_failed",
+            ConsumeEvent::Failed { partition: 3, code: Code::LogTruncated.number(), text: "the tail is gone".into() },
+        ),
+    ]
+}
+
+/// Records with everything a record can have and lack. They compress with every codec.
+pub fn records() -> Vec<Record> {
+    let long = "0123456789".repeat(20);
+    vec![
+        Record::new("42.5 km").key("ride-17").timestamp(Timestamp(1_700_000_000_000)),
+        Record::tombstone("ride-16").timestamp(Timestamp(1_700_000_000_001)),
+        Record::default().timestamp(Timestamp(-1)),
+        Record::new("").key("").timestamp(Timestamp(0)),
+        Record {
+            headers: vec![
+                Header { name: "trace".into(), value: Some(Bytes::from_static(b"\x00\xff")) },
+                Header { name: "trace".into(), value: Some(Bytes::new()) },
+                Header { name: "größe".into(), value: None },
+                Header { name: "ms-correlation-id".into(), value: Some("17".into()) },
+            ],
+            ..Record::new(long).timestamp(Timestamp(1_800_000_000_000))
+        },
+    ]
+}
+
+/// [`records`] as a client sends them.
+pub fn batch(codec: Codec) -> Vec<u8> {
+    let mut builder = BatchBuilder::new(codec);
+    builder.producer(ProducerId(0x0123_4567), 0x89ab, 0x00cd_ef01);
+    for record in records() {
+        builder.push(&record).expect("the sample is legal");
+    }
+    let bytes = builder.finish().expect("the sample has records");
+    let header = BatchView::parse(&bytes).expect("just built").header().codec;
+    assert_eq!(header, codec, "the sample must be worth compressing");
+    bytes.into()
+}
+
+/// The stamp of [`stamped`].
+pub const STAMP: Stamp = Stamp {
+    base_offset: Offset(0x0102_0304_0506),
+    append_time: Timestamp(1_750_000_000_000),
+    epoch: Epoch(9),
+    synced_end: Offset(0x0102_0304_0500),
+};
+
+/// [`batch`] as a server of [`INCARNATION`] stores it.
+pub fn stamped(codec: Codec) -> Vec<u8> {
+    let mut bytes = batch(codec);
+    stamp(&mut bytes, &STAMP, INCARNATION);
+    bytes
+}
