@@ -1,24 +1,28 @@
-//! Prints what a stream holds, then what comes.
-//! `cargo run -p millstream-client --example consume -- 127.0.0.1:4650 sha256:… rides`
+//! Prints a stream's records as they come: `consume DATA_DIR STREAM`. Ends with Ctrl-C.
 
-use millstream_client::{Client, Result, Start};
+use std::error::Error;
+
+use millstream_client::{Client, LocalServer, Start};
 
 #[tokio::main]
-async fn main() -> Result<()> {
+async fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
-    let mut argument = |what: &str| arguments.next().unwrap_or_else(|| panic!("missing argument: {what}"));
-    let (address, fingerprint, stream) = (argument("address"), argument("fingerprint"), argument("stream"));
-
-    let client = Client::connect(&address, &fingerprint).await?;
-    let mut consumer = client.consumer(&stream).start(Start::Earliest).follow().build().await?;
+    let (Some(data_dir), Some(stream)) = (arguments.next(), arguments.next()) else {
+        return Err("usage: consume DATA_DIR STREAM".into());
+    };
+    let server = LocalServer::read(data_dir)?;
+    let client =
+        Client::builder(server.address).fingerprint(server.fingerprint).name("consume-example").connect().await?;
+    let mut consumer = client.consumer(stream).start(Start::Earliest).follow().build().await?;
     while let Some(item) = consumer.next().await {
         match item {
-            Ok(consumed) => {
-                let value = consumed.record.value.unwrap_or_default();
-                println!("{}@{}: {}", consumed.partition, consumed.offset, String::from_utf8_lossy(&value));
+            Ok(found) => {
+                let value = String::from_utf8_lossy(found.record.value.as_deref().unwrap_or_default()).into_owned();
+                println!("{}/{} {value}", found.partition, found.offset);
             }
-            // Records that are missing are told of, and reading goes on.
-            Err(error) => eprintln!("{error}"),
+            // Records are missing: said, not skipped in silence. Delivery goes on behind them.
+            Err(error) if error.gap().is_some() => eprintln!("{error}"),
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(())

@@ -1,28 +1,30 @@
-//! Sends a hundred records and prints where they were stored.
-//! `cargo run -p millstream-client --example produce -- 127.0.0.1:4650 sha256:… rides`
+//! Sends the lines of stdin to a stream: `produce DATA_DIR STREAM < FILE`.
+//!
+//! Finds the server of this machine by the file it leaves in its data directory. A line that cannot be sent ends the
+//! program; what was sent before is flushed.
 
-use millstream_client::{Client, Record, Result, StreamConfig};
+use std::error::Error;
+use std::io::BufRead;
+
+use millstream_client::{Client, Codec, LocalServer, Record};
 
 #[tokio::main]
-async fn main() -> Result<()> {
+async fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
-    let mut argument = |what: &str| arguments.next().unwrap_or_else(|| panic!("missing argument: {what}"));
-    let (address, fingerprint, stream) = (argument("address"), argument("fingerprint"), argument("stream"));
-
-    let client = Client::connect(&address, &fingerprint).await?;
-    client.create_stream_automatically(&stream, 4, StreamConfig::default()).await?;
-    let producer = client.producer(&stream).build().await?;
-    // Enqueue first, wait later: the records share batches.
-    let mut deliveries = Vec::new();
-    for n in 0..100 {
-        let record = Record::new(format!("{{\"ride\":{n}}}")).key(format!("car-{}", n % 7));
-        deliveries.push(producer.enqueue(record).await?);
+    let (Some(data_dir), Some(stream)) = (arguments.next(), arguments.next()) else {
+        return Err("usage: produce DATA_DIR STREAM < FILE".into());
+    };
+    let server = LocalServer::read(data_dir)?;
+    let client =
+        Client::builder(server.address).fingerprint(server.fingerprint).name("produce-example").connect().await?;
+    let producer = client.producer(stream).compression(Codec::Zstd).build().await?;
+    for line in std::io::stdin().lock().lines() {
+        // The outcome of each is looked at by `close`: the first failure is its error.
+        drop(producer.enqueue(Record::new(line?)).await?);
     }
-    for delivery in deliveries {
-        let receipt = delivery.await?;
-        println!("partition {} offset {}", receipt.partition, receipt.offset);
-    }
+    let sent = producer.stats().records;
     producer.close().await?;
+    println!("{sent} records are stored");
     client.close().await;
     Ok(())
 }

@@ -11,6 +11,7 @@ use millstream_protocol::frame::control::{
 use millstream_protocol::{Code, Offset, PartitionId};
 
 use crate::client::Client;
+use crate::connection::Connection;
 use crate::error::{Error, Result};
 
 /// Whether a request may be sent again when its answer was lost.
@@ -73,6 +74,21 @@ impl Client {
     pub async fn describe_stream(&self, name: &str) -> Result<StreamInfo> {
         let request = Request::DescribeStream { name: name.to_owned() };
         expect!(self.request(request, Repeat::Harmless).await?, Response::Stream(info) => info)
+    }
+
+    /// A stream that was there before, over this connection and no other: whoever asks goes on to use it. If it is
+    /// not there any more, it was deleted.
+    pub(crate) async fn describe_over(&self, connection: &Connection, name: &str) -> Result<StreamInfo> {
+        let request = Request::DescribeStream { name: name.to_owned() };
+        let answer = tokio::time::timeout(self.config().request_timeout, connection.control().request(&request));
+        let timed_out = |_| Error::timed_out("the server did not answer in time");
+        match answer.await.map_err(timed_out)? {
+            Err(error) if error.code() == Code::UnknownStream => Err(Error::local(
+                Code::StreamDeleted,
+                format!("the stream {name:?} was deleted: nothing is left of it"),
+            )),
+            answer => expect!(answer?, Response::Stream(info) => info),
+        }
     }
 
     /// Deletes a stream and its records.

@@ -6,30 +6,42 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use millstream_protocol::frame::Kind;
 use millstream_protocol::frame::hello::{Hello, HelloOk, PROTOCOL_VERSION};
 use millstream_protocol::{ALPN, Code};
 use parking_lot::Mutex;
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{ConnectionError, Endpoint, TransportErrorCode, VarInt};
+use quinn::{ConnectionError, Endpoint, SendStream, TransportErrorCode, VarInt};
 use rustls_pki_types::ServerName;
 
 use crate::config::Config;
 use crate::control::Control;
 use crate::error::{Error, Result};
-use crate::frame_io::{FrameReader, write_frame};
+use crate::frame_io::{FrameReader, StreamError, write_frame};
 use crate::tls::{Fingerprint, PINNED_NAME, Trust};
 use crate::transport;
 
 /// The TLS alert of a server that speaks none of our protocols (RFC 7301).
 const ALERT_NO_APPLICATION_PROTOCOL: u8 = 120;
 
+/// The first frame of a stream.
+pub(crate) struct Opening<'a> {
+    pub kind: Kind,
+    pub body: &'a [u8],
+    /// The kind of a good answer.
+    pub answer: Kind,
+    pub within: Duration,
+}
+
 /// A connection whose hello was answered.
 pub(crate) struct Connection {
     quic: quinn::Connection,
     endpoint: Endpoint,
     control: Control,
+    server_id: u64,
 }
 
 impl Connection {
@@ -79,15 +91,36 @@ impl Connection {
         };
         let (control, answer) = hello(config, &quic, &shown).await?;
         tracing::debug!(server = %remote, version = answer.server_version, "connected");
-        Ok(Self { quic, endpoint, control })
-    }
-
-    pub fn quic(&self) -> &quinn::Connection {
-        &self.quic
+        Ok(Self { quic, endpoint, control, server_id: answer.server_id })
     }
 
     pub fn control(&self) -> &Control {
         &self.control
+    }
+
+    /// Opens a further stream: its first frame and the answer to it.
+    pub async fn open_stream(&self, open: Opening<'_>) -> Result<(SendStream, FrameReader, Bytes)> {
+        let opened = async {
+            let (mut send, recv) = self.quic.open_bi().await.map_err(StreamError::from)?;
+            let mut reader = FrameReader::new(recv);
+            write_frame(&mut send, open.kind, 0, open.body).await?;
+            let answer = reader.answer(open.answer, "the answer to an opening").await?;
+            Ok((send, reader, answer))
+        };
+        // A connection has so many streams at most; beyond that QUIC lets the next one wait.
+        match tokio::time::timeout(open.within, opened).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::timed_out(format!(
+                "the server opened no stream within {:?}; a connection carries 64 producers and consumers, use another \
+                 client for more",
+                open.within
+            ))),
+        }
+    }
+
+    /// Random per data directory: whether a reconnect met the same log.
+    pub fn server_id(&self) -> u64 {
+        self.server_id
     }
 
     /// Whether it can still be used.

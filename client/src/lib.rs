@@ -50,11 +50,10 @@ mod transport;
 
 pub use client::Client;
 pub use config::{ClientBuilder, NoTrust, Trusted};
-pub use consumer::{ConsumedBatch, ConsumedRecord, Consumer, ConsumerBuilder, Start};
+pub use consumer::{ConsumedBatch, ConsumedRecord, ConsumedRecords, Consumer, ConsumerBuilder, Position, Start};
 pub use error::{Error, Gap, Result};
 pub use local::LocalServer;
-pub use producer::partitioner::partition_of_key;
-pub use producer::{Delivery, Producer, ProducerBuilder, ProducerStats, Receipt};
+pub use producer::{Delivery, Producer, ProducerBuilder, ProducerStats, Receipt, partition_of_key};
 pub use tls::Fingerprint;
 
 pub use millstream_protocol::batch::{BatchView, Codec};

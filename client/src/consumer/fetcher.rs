@@ -1,200 +1,322 @@
-//! The task that takes what the server pushes: checks each batch, drops what is known, and hands the rest on under a byte
-//! budget. A lost connection is made again, from the position reached.
+//! A consumer's background task: opens the stream, reads and verifies batches, opens it again where it stood.
+//!
+//! Before a frame's body is read its length is taken out of the prefetch budget; the frame gives it back when the
+//! application has taken its last batch. While there is no room nothing is read, and QUIC's flow control holds the
+//! server.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use millstream_protocol::batch::{BatchError, BatchView};
+use millstream_protocol::batch::{BatchError, BatchHeader, BatchView};
 use millstream_protocol::frame::consume::{BATCHES_PREFIX_BYTES, BatchesPrefix};
-use millstream_protocol::frame::control::{ConsumeEvent, ConsumeMode, ConsumeOpen, ConsumeOpened, Message, StreamInfo};
-use millstream_protocol::frame::{FrameError, Kind, Refusal};
-use millstream_protocol::{Code, Incarnation, Offset, PartitionId};
+use millstream_protocol::frame::control::{ConsumeEvent, ConsumeMode, ConsumeOpen, ConsumeOpened, Message};
+use millstream_protocol::frame::{FrameHeader, Kind, Refusal};
+use millstream_protocol::limits::FRAME_BYTES_MAX;
+use millstream_protocol::{Code, Offset, PartitionId, StreamId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::position::Positions;
+use super::batch::ConsumedBatch;
+use super::position::{Place, Positions, Wanted};
 use crate::backoff::Backoff;
 use crate::client::Client;
+use crate::connection::Opening;
 use crate::error::{Error, Gap, Result};
-use crate::frame_io::{FrameReader, StreamError, write_frame};
+use crate::frame_io::{FrameReader, StreamError};
 
-/// A batch on its way to the application.
-pub(super) struct Fetched {
+/// Items between the fetcher and the application. What matters is their bytes; this bounds events.
+pub(super) const ITEMS_MAX: usize = 1_024;
+
+/// What the fetcher tells the consumer.
+#[derive(Debug)]
+pub(super) enum Item {
+    Frame(Frame),
+    Gap(Gap, Error),
+    /// A partition has failed for good.
+    Failed(Error),
+    /// The consumer has; nothing follows.
+    Final(Error),
+}
+
+/// The wanted batches of one frame.
+#[derive(Debug)]
+pub(super) struct Frame {
     pub partition: PartitionId,
-    pub view: BatchView,
-    /// The offsets of it that are wanted.
-    pub first: Offset,
-    pub end: Offset,
-    /// Given back once it is consumed: makes room for more.
-    pub _room: OwnedSemaphorePermit,
+    pub high_watermark: Offset,
+    pub batches: VecDeque<ConsumedBatch>,
+    /// Goes back to the budget with the frame.
+    room: Arc<OwnedSemaphorePermit>,
+}
+
+impl Frame {
+    fn new(prefix: &BatchesPrefix, room: Arc<OwnedSemaphorePermit>) -> Self {
+        let BatchesPrefix { partition, high_watermark, .. } = *prefix;
+        Self { partition, high_watermark, batches: VecDeque::new(), room }
+    }
+}
+
+/// What became of one batch that came.
+enum Verified {
+    Wanted(ConsumedBatch),
+    /// All of it is below the position, or beyond the end.
+    Known,
+    Damaged(Gap, Error),
+}
+
+/// The stream as it was found when the consumer was built.
+#[derive(Debug, Clone)]
+pub(super) struct Source {
+    pub client: Client,
+    pub name: String,
+    pub id: StreamId,
+    pub server_id: u64,
+    pub mode: ConsumeMode,
 }
 
 pub(super) struct Fetcher {
-    pub client: Client,
-    pub info: StreamInfo,
+    pub source: Source,
     pub positions: Positions,
-    pub prefetch: Arc<Semaphore>,
-    pub prefetch_bytes: u32,
+    pub budget: Budget,
     pub reconnect_timeout: Duration,
-    pub out: mpsc::UnboundedSender<Result<Fetched>>,
+    pub items: mpsc::Sender<Item>,
+    /// Where a batch did not verify: twice at the same place is no accident of the way.
+    pub unverified: Option<(PartitionId, Offset)>,
 }
 
-/// Why a consume stream was left.
+/// Bytes that may be read ahead of the application.
+#[derive(Debug, Clone)]
+pub(super) struct Budget {
+    bytes: u32,
+    room: Arc<Semaphore>,
+}
+
+impl Budget {
+    pub fn new(bytes: u32) -> Self {
+        let bytes = bytes.max(1);
+        Self { bytes, room: Arc::new(Semaphore::new(bytes as usize)) }
+    }
+
+    /// Waits for room. A frame above the whole budget takes all of it.
+    async fn reserve(&self, bytes: u32) -> OwnedSemaphorePermit {
+        let wanted = bytes.min(self.bytes);
+        Arc::clone(&self.room).acquire_many_owned(wanted).await.expect("the semaphore is never closed")
+    }
+}
+
+const _: () = assert!(FRAME_BYTES_MAX < u32::MAX as usize, "a frame's length is a number of permits");
+
+impl Source {
+    /// Opens a consume stream at the positions.
+    pub async fn open(&self, positions: &mut Positions) -> Result<FrameReader> {
+        let connection = self.client.connection().await?;
+        let info = self.client.describe_over(&connection, &self.name).await?;
+        let same = |place: &Place| {
+            let partition = info.partitions.get(place.partition.0 as usize);
+            partition.is_some_and(|partition| partition.incarnation == place.incarnation.0)
+        };
+        if self.id != StreamId(info.id) || self.server_id != connection.server_id() || !positions.all().all(same) {
+            let text = format!(
+                "the stream {:?} was deleted and another one of that name is there now: build a new consumer for it",
+                self.name
+            );
+            return Err(Error::local(Code::StreamDeleted, text));
+        }
+        let open = ConsumeOpen { stream: self.id.0, partitions: positions.starts(), mode: self.mode };
+        let (mut send, reader, answer) = connection
+            .open_stream(Opening {
+                kind: Kind::OpenConsume,
+                body: &open.encode(),
+                answer: Kind::OpenConsumeOk,
+                within: self.client.config().request_timeout,
+            })
+            .await?;
+        // Nothing more is sent; an error means that the stream has ended, and then reading says why.
+        let _ = send.finish();
+        positions.opened(&ConsumeOpened::decode(&answer)?.positions)?;
+        Ok(reader)
+    }
+}
+
+/// How a consume stream ended.
 enum End {
-    /// All that was wanted is there, or nobody wants it any more.
+    /// Everything asked for has come.
     Done,
-    /// The connection: another may do.
+    /// Nobody wants more.
+    Dropped,
     Lost(Error),
-    /// For good.
-    Failed(Error),
 }
 
 impl From<Error> for End {
     fn from(error: Error) -> Self {
-        let again = error.is_unreachable() || error.is_retryable() || error.code() == Code::ConnectionLost;
-        if again { End::Lost(error) } else { End::Failed(error) }
+        End::Lost(error)
     }
 }
 
-impl From<FrameError> for End {
-    fn from(error: FrameError) -> Self {
-        End::Failed(error.into())
+impl From<StreamError> for End {
+    fn from(error: StreamError) -> Self {
+        End::Lost(error.into())
     }
 }
 
 impl Fetcher {
-    /// Runs on a stream that was opened, until it is done.
-    pub(super) async fn run(mut self, mut frames: FrameReader) {
-        loop {
-            let lost = match self.receive(&mut frames).await {
-                End::Done => return,
-                End::Failed(error) => return self.tell(Err(error)),
-                End::Lost(error) => error,
-            };
-            tracing::debug!(error = %lost, "the consume stream was lost: trying again");
-            match self.open_again(lost).await {
-                Ok(again) => frames = again,
-                Err(error) => return self.tell(Err(error)),
-            }
-        }
-    }
-
-    fn tell(&self, item: Result<Fetched>) {
-        // The consumer may have been dropped.
-        let _ = self.out.send(item);
-    }
-
-    /// Opens the consume stream.
-    pub(super) async fn open(&mut self) -> Result<FrameReader> {
-        let connection = self.client.connection().await?;
-        let open = ConsumeOpen { stream: self.info.id, partitions: self.positions.starts(), mode: ConsumeMode::Follow };
-        let (mut send, recv) = connection.quic().open_bi().await.map_err(StreamError::from)?;
-        write_frame(&mut send, Kind::OpenConsume, 0, &open.encode()).await?;
-        // Nothing more is sent on it.
-        let _ = send.finish();
-        let mut frames = FrameReader::new(recv);
-        let answer = frames.answer(Kind::OpenConsumeOk, "the answer to the opening").await?;
-        self.positions.opened(&ConsumeOpened::decode(&answer)?);
-        Ok(frames)
-    }
-
-    async fn open_again(&mut self, mut error: Error) -> Result<FrameReader> {
-        let deadline = tokio::time::Instant::now() + self.reconnect_timeout;
+    /// Runs until everything has come, nobody wants more, or an error that no retry can help.
+    pub async fn run(mut self, reader: FrameReader) {
         let mut backoff = Backoff::default();
-        while tokio::time::Instant::now() < deadline && !self.out.is_closed() {
-            tokio::time::sleep(backoff.next(error.retry_after())).await;
-            error = match self.open().await {
-                Ok(frames) => return Ok(frames),
-                Err(again) if matches!(End::from(again.clone()), End::Lost(_)) => again,
-                Err(failed) => return Err(failed),
-            };
-        }
-        Err(error)
-    }
-
-    async fn receive(&mut self, frames: &mut FrameReader) -> End {
+        let mut reader = Ok(reader);
+        let mut failing_since = None;
         loop {
-            if self.positions.all_done() || self.out.is_closed() {
-                // Dropping the stream tells the server to send no more.
-                return End::Done;
+            let ended = match reader {
+                Ok(stream) => Err(self.read(stream, &mut failing_since, &mut backoff).await),
+                Err(error) => Ok(error),
+            };
+            let error = match ended {
+                Err(End::Done | End::Dropped) => return,
+                Err(End::Lost(error)) | Ok(error) => error,
+            };
+            let since = *failing_since.get_or_insert_with(Instant::now);
+            if !error.is_retryable() || since.elapsed() >= self.reconnect_timeout {
+                // Nobody to tell is as good as told.
+                let _ = self.items.send(Item::Final(error)).await;
+                return;
             }
-            let frame = tokio::select! {
-                frame = frames.frame() => frame,
-                () = self.out.closed() => continue,
-            };
-            let taken = match frame {
-                Ok(Some((header, body))) => match header.kind {
-                    Kind::Batches => self.take_batches(body).await,
-                    Kind::ConsumeEvent => self.take_event(&body),
-                    Kind::Error => {
-                        Err(Refusal::decode(&body).map_or_else(End::from, |refusal| Error::from(refusal).into()))
-                    }
-                    found => Err(FrameError::Unexpected { found, expected: "batches" }.into()),
-                },
-                Ok(None) => Err(End::Lost(Error::lost("the server ended the consume stream", StreamError::Cut))),
-                Err(error) => Err(Error::from(error).into()),
-            };
-            if let Err(end) = taken {
-                return end;
+            tracing::debug!(stream = self.source.name, %error, "a consume stream ended; it will be opened again");
+            tokio::time::sleep(backoff.next(error.retry_after())).await;
+            reader = self.source.open(&mut self.positions).await;
+        }
+    }
+
+    async fn read(&mut self, mut reader: FrameReader, failing: &mut Option<Instant>, backoff: &mut Backoff) -> End {
+        loop {
+            match self.read_frame(&mut reader).await {
+                Ok(()) if self.positions.is_done() => return End::Done,
+                Ok(()) => {
+                    *failing = None;
+                    backoff.reset();
+                }
+                Err(end) => return end,
             }
         }
     }
 
-    async fn take_batches(&mut self, body: Bytes) -> std::result::Result<(), End> {
-        let prefix = BatchesPrefix::decode(&body)?;
+    async fn read_frame(&mut self, reader: &mut FrameReader) -> Result<(), End> {
+        let header = reader.header().await?.ok_or(StreamError::Cut)?;
+        match header.kind {
+            Kind::Batches => {
+                let room = self.budget.reserve(header.body_len).await;
+                let body = reader.body(&header).await?;
+                self.take_batches(body, room).await
+            }
+            Kind::ConsumeEvent => {
+                let event = ConsumeEvent::decode(&reader.body(&header).await?).map_err(Error::from)?;
+                self.take_event(event).await
+            }
+            Kind::Error => {
+                let refusal = Refusal::decode(&reader.body(&header).await?).map_err(Error::from)?;
+                Err(End::Lost(refusal.into()))
+            }
+            _ => Err(End::Lost(unexpected(&header))),
+        }
+    }
+
+    async fn take_batches(&mut self, body: Bytes, room: OwnedSemaphorePermit) -> Result<(), End> {
+        let prefix = BatchesPrefix::decode(&body).map_err(Error::from)?;
+        let mut frame = Frame::new(&prefix, Arc::new(room));
         let mut rest = body.slice(BATCHES_PREFIX_BYTES..);
-        let partition = prefix.partition;
-        let Some(info) = self.info.partitions.get(partition.0 as usize) else {
-            return Err(FrameError::Unknown { what: "partition", value: partition.0.into() }.into());
-        };
-        let incarnation = Incarnation(info.incarnation);
         while !rest.is_empty() {
-            match BatchView::split_stored(&mut rest, incarnation) {
-                Ok(view) => {
-                    let Some((first, end)) = self.positions.take(partition, view.header()) else { continue };
-                    let bytes = u32::try_from(view.bytes().len()).unwrap_or(u32::MAX).min(self.prefetch_bytes);
-                    let room = self.prefetch.clone().acquire_many_owned(bytes).await;
-                    let room = room.expect("the semaphore is never closed");
-                    self.tell(Ok(Fetched { partition, view, first, end, _room: room }));
+            match self.verify(prefix.partition, &mut rest) {
+                Ok(Verified::Wanted(batch)) => frame.batches.push_back(batch),
+                Ok(Verified::Known) => {}
+                Ok(Verified::Damaged(gap, error)) => {
+                    let follows = Frame::new(&prefix, Arc::clone(&frame.room));
+                    self.tell_frame(std::mem::replace(&mut frame, follows)).await?;
+                    self.tell(Item::Gap(gap, error)).await?;
                 }
-                Err(BatchError::BodyChecksum { .. }) => self.skip_damaged(partition, &mut rest)?,
+                // What did verify is delivered, whatever follows it.
                 Err(error) => {
-                    let text = format!("partition {partition}: what the server sent is not a batch: {error}");
-                    return Err(End::Failed(Error::local_from(Code::CorruptBatch, text, error)));
+                    self.tell_frame(frame).await?;
+                    return Err(End::Lost(error));
                 }
             }
         }
-        Ok(())
+        self.tell_frame(frame).await
     }
 
-    /// The header holds and the body does not: these records are lost, and it is known which.
-    fn skip_damaged(&mut self, partition: PartitionId, rest: &mut Bytes) -> std::result::Result<(), End> {
-        use millstream_protocol::batch::BatchHeader;
-        let header = BatchHeader::decode(rest).map_err(|error| {
-            End::Failed(Error::local(Code::CorruptBatch, format!("partition {partition}: {error}")))
-        })?;
-        let _ = rest.split_to(header.batch_len());
-        if let Some((first, end)) = self.positions.take(partition, &header) {
-            let text = format!("records {first}..{end} of partition {partition} are damaged and lost");
-            self.tell(Err(Error::of_gap(Gap { partition, from: first, resume: end }, Code::RecordsLost, text)));
+    /// Takes the first batch off `rest`.
+    fn verify(&mut self, partition: PartitionId, rest: &mut Bytes) -> Result<Verified> {
+        let incarnation = self.positions.incarnation(partition)?;
+        let at = self.positions.next(partition)?;
+        let error = match BatchView::split_stored(rest, incarnation) {
+            Ok(view) => {
+                let wanted = self.positions.accept(partition, view.header())?;
+                return Ok(wanted.map_or(Verified::Known, |wanted| {
+                    let Wanted { from, until } = wanted;
+                    Verified::Wanted(ConsumedBatch { partition, view, first: from, end: until })
+                }));
+            }
+            Err(error) => error,
+        };
+        // The first time at a place it may have happened on the way: it is fetched once more.
+        if self.unverified.replace((partition, at)) != Some((partition, at)) {
+            let text = format!("a batch of partition {partition} at or behind offset {at} does not verify: {error}");
+            return Err(Error::lost(text, error));
         }
-        Ok(())
+        match (&error, BatchHeader::decode(rest)) {
+            // The header holds, so that it is known which records are lost and where the next batch begins.
+            (BatchError::BodyChecksum { .. }, Ok(header)) => {
+                let _ = rest.split_to(header.batch_len());
+                Ok(self.positions.accept(partition, &header)?.map_or(Verified::Known, |lost| {
+                    let gap = Gap { partition, from: lost.from, resume: lost.until };
+                    let text = format!(
+                        "records {}..{} of partition {partition} are damaged: {error}; delivery goes on behind them, run \
+                         `millstream verify` on the server's data directory",
+                        gap.from, gap.resume
+                    );
+                    Verified::Damaged(gap, Error::of_gap(gap, Code::RecordsLost, text))
+                }))
+            }
+            _ => {
+                let text = format!(
+                    "what the server sent for partition {partition} at or behind offset {at} is not a batch of it: {error}; \
+                     run `millstream verify` on the server's data directory"
+                );
+                Err(Error::local_from(Code::CorruptBatch, text, error))
+            }
+        }
     }
 
-    fn take_event(&mut self, body: &[u8]) -> std::result::Result<(), End> {
-        match ConsumeEvent::decode(body)? {
+    async fn take_event(&mut self, event: ConsumeEvent) -> Result<(), End> {
+        match event {
+            ConsumeEvent::End { partition, .. } => {
+                self.positions.end(PartitionId(partition))?;
+                Ok(())
+            }
             ConsumeEvent::Gap { partition, from, resume, code, text } => {
-                let gap = Gap { partition: PartitionId(partition), from: Offset(from), resume: Offset(resume) };
-                self.positions.skip(gap.partition, gap.resume);
-                self.tell(Err(Error::of_gap(gap, Code::from_number(code), text)));
+                match self.positions.gap(PartitionId(partition), Offset(from), Offset(resume))? {
+                    Some(gap) => self.tell(Item::Gap(gap, Error::of_gap(gap, Code::from_number(code), text))).await,
+                    None => Ok(()),
+                }
             }
             ConsumeEvent::Failed { partition, code, text } => {
-                self.positions.fail(PartitionId(partition));
-                self.tell(Err(Error::of_partition(PartitionId(partition), Code::from_number(code), text)));
+                let partition = PartitionId(partition);
+                if self.positions.end(partition)? {
+                    self.tell(Item::Failed(Error::of_partition(partition, Code::from_number(code), text))).await?;
+                }
+                Ok(())
             }
-            // We follow and know our own ends; what a newer server adds may be passed over.
-            _ => {}
+            _ => Err(End::Lost(Error::protocol("an event that this client does not know"))),
         }
-        Ok(())
     }
+
+    async fn tell_frame(&self, frame: Frame) -> Result<(), End> {
+        if frame.batches.is_empty() { Ok(()) } else { self.tell(Item::Frame(frame)).await }
+    }
+
+    async fn tell(&self, item: Item) -> Result<(), End> {
+        self.items.send(item).await.map_err(|_| End::Dropped)
+    }
+}
+
+fn unexpected(header: &FrameHeader) -> Error {
+    Error::protocol(format_args!("a frame of kind {:?} on a consume stream", header.kind))
 }

@@ -1,260 +1,241 @@
-//! The consumer: an async stream of records.
+//! Receiving records: from a position, verified, without silent gaps.
 //!
-//! ```text
-//! server pushes ─► fetcher task: check, trim, hold to the byte budget ─► Consumer: decode ─► application
-//! ```
+//! - `position` (pure): how far it is, what of a batch is wanted, where a bounded delivery ends.
+//! - `fetcher`: the background task that reads and verifies ahead of the application.
+//! - `batch`: what is handed out. `builder`: the settings.
 
+mod batch;
+mod builder;
 mod fetcher;
 mod position;
 
-use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::task::{Context, Poll, ready};
 
 use futures::Stream;
-use futures::future::poll_fn;
-use millstream_protocol::batch::{BatchView, Records};
-use millstream_protocol::{Code, Epoch, Offset, PartitionId, Record, Timestamp};
-use tokio::sync::{Semaphore, mpsc};
+use millstream_protocol::{Offset, PartitionId};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 
-pub use position::Start;
+use crate::error::Result;
+use fetcher::{Frame, Item};
+use position::Place;
 
-use crate::client::Client;
-use crate::error::{Error, Gap, Result};
-use fetcher::{Fetched, Fetcher};
-use position::Positions;
+pub use batch::{ConsumedBatch, ConsumedRecord, ConsumedRecords};
+pub use builder::ConsumerBuilder;
+pub use position::{Position, Start};
 
-/// How a consumer is made: `client.consumer("rides").start(Start::Earliest).follow().build().await?`.
-#[derive(Clone)]
-pub struct ConsumerBuilder {
-    client: Client,
-    stream: String,
-    start: Start,
-    bounded: bool,
-    partitions: Option<Vec<PartitionId>>,
-    prefetch_bytes: u32,
-    reconnect_timeout: Duration,
-}
-
-impl ConsumerBuilder {
-    pub(crate) fn new(client: Client, stream: String) -> Self {
-        Self {
-            client,
-            stream,
-            start: Start::Earliest,
-            bounded: false,
-            partitions: None,
-            prefetch_bytes: 8 << 20,
-            reconnect_timeout: Duration::from_secs(120),
-        }
-    }
-
-    /// Where to begin; default at the earliest record kept.
-    #[must_use]
-    pub fn start(mut self, start: Start) -> Self {
-        self.start = start;
-        self
-    }
-
-    /// Ends at the high watermark that each partition has when the consumer is made.
-    #[must_use]
-    pub fn bounded(mut self) -> Self {
-        self.bounded = true;
-        self
-    }
-
-    /// Waits for more, for ever: the default.
-    #[must_use]
-    pub fn follow(mut self) -> Self {
-        self.bounded = false;
-        self
-    }
-
-    /// Only these partitions; default all.
-    #[must_use]
-    pub fn partitions(mut self, partitions: impl IntoIterator<Item = PartitionId>) -> Self {
-        self.partitions = Some(partitions.into_iter().collect());
-        self
-    }
-
-    /// Bytes of batches that may wait for the application; default 8 MiB. Beyond it the server is slowed down.
-    #[must_use]
-    pub fn prefetch_bytes(mut self, bytes: u32) -> Self {
-        self.prefetch_bytes = bytes.max(1);
-        self
-    }
-
-    /// How long a lost connection is tried again; default 120 s.
-    #[must_use]
-    pub fn reconnect_timeout(mut self, timeout: Duration) -> Self {
-        self.reconnect_timeout = timeout;
-        self
-    }
-
-    /// Makes the consumer.
-    ///
-    /// # Errors
-    /// [`Code::UnknownStream`], [`Code::UnknownPartition`]; [`Code::OffsetOutOfRange`] above the end; the connection's.
-    pub async fn build(self) -> Result<Consumer> {
-        let info = self.client.describe_stream(&self.stream).await?;
-        let count = info.partitions.len() as u32;
-        let mut partitions = self.partitions.unwrap_or_else(|| (0..count).map(PartitionId).collect());
-        partitions.sort_unstable();
-        partitions.dedup();
-        if let Some(unknown) = partitions.iter().find(|partition| partition.0 >= count) {
-            let text = format!("stream '{}' has no partition {unknown}: it has {count}, counted from 0", self.stream);
-            return Err(Error::local(Code::UnknownPartition, text));
-        }
-        let (out, incoming) = mpsc::unbounded_channel();
-        let mut fetcher = Fetcher {
-            client: self.client,
-            info,
-            positions: Positions::new(self.start, self.bounded, partitions),
-            prefetch: Arc::new(Semaphore::new(self.prefetch_bytes as usize)),
-            prefetch_bytes: self.prefetch_bytes,
-            reconnect_timeout: self.reconnect_timeout,
-            out,
-        };
-        let frames = fetcher.open().await?;
-        tokio::spawn(fetcher.run(frames));
-        Ok(Consumer { incoming, current: None, pending: VecDeque::new() })
-    }
-}
-
-/// A record, and where it stood.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConsumedRecord {
-    /// The partition.
-    pub partition: PartitionId,
-    /// Its offset there.
-    pub offset: Offset,
-    /// The partition's epoch when it was appended.
-    pub epoch: Epoch,
-    /// The server's time of append.
-    pub append_time: Timestamp,
-    /// The record.
-    pub record: Record,
-}
-
-/// A batch whose checksums hold, undecoded: for who wants speed more than records.
-#[derive(Debug, Clone)]
-pub struct ConsumedBatch {
-    /// The partition.
-    pub partition: PartitionId,
-    /// The batch; it may begin below `first` and reach beyond `end`.
-    pub view: BatchView,
-    /// The first offset of it that was asked for.
-    pub first: Offset,
-    /// The offset after the last one that was asked for.
-    pub end: Offset,
-}
-
-/// Reads a stream's records: in order within each partition, the partitions in turn.
+/// Reads a stream's partitions. Made by [`Client::consumer`](crate::Client::consumer).
 ///
-/// An error item with a [`gap`](Error::gap) tells of records that are missing (damaged, or deleted before they were
-/// read); reading goes on behind them. After any other error nothing more comes from that
-/// partition ([`Code::LogTruncated`], [`Code::StreamDeleted`]) or at all.
+/// Records of a partition come in order; partitions are interleaved as they come. Every batch is verified against its
+/// checksums and the partition it must be of. A lost connection is made again behind the last batch that came; no
+/// record comes twice.
+///
+/// # Errors as items
+/// An item may be an error, and what follows depends on it:
+/// - [`Error::gap`](crate::Error::gap) is some: records are missing (damaged, or deleted before they came); delivery
+///   **goes on** behind them.
+/// - [`Error::partition`](crate::Error::partition) is some, without a gap: that partition's delivery has ended
+///   ([`Code::LogTruncated`](crate::Code::LogTruncated), [`Code::StreamDeleted`](crate::Code::StreamDeleted), …);
+///   the others go on.
+/// - Neither: the consumer has ended.
+///
+/// A loop that stops at the first error is always safe.
+///
+/// # Example
+/// ```no_run
+/// # async fn example(client: millstream_client::Client) -> millstream_client::Result<()> {
+/// use millstream_client::{PartitionId, Start};
+///
+/// let mut consumer = client.consumer("rides").start(Start::Latest).partitions([PartitionId(0)]).follow().build().await?;
+/// while let Some(item) = consumer.next().await {
+///     match item {
+///         Ok(record) => println!("{} {:?}", record.offset, record.record.value),
+///         Err(error) if error.gap().is_some() => eprintln!("{error}"),
+///         Err(error) => return Err(error),
+///     }
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
 pub struct Consumer {
-    incoming: mpsc::UnboundedReceiver<Result<Fetched>>,
-    current: Option<Decoding>,
-    pending: VecDeque<Error>,
+    items: mpsc::Receiver<Item>,
+    frame: Option<Frame>,
+    /// A batch being read record by record.
+    records: Option<ConsumedRecords>,
+    partitions: Vec<Progress>,
+    ended: bool,
+    task: AbortHandle,
 }
 
-struct Decoding {
-    fetched: Fetched,
-    records: Records,
+/// How far the application is in one partition.
+#[derive(Debug)]
+struct Progress {
+    place: Place,
+    high_watermark: Option<Offset>,
 }
 
 impl Consumer {
-    /// The next record; `None` when a bounded consumer has everything.
-    ///
-    /// # Errors
-    /// See the type. Cancelling the call loses nothing.
-    pub async fn next(&mut self) -> Option<Result<ConsumedRecord>> {
-        poll_fn(|context| self.poll_record(context)).await
+    fn new(items: mpsc::Receiver<Item>, places: Vec<Place>, task: AbortHandle) -> Self {
+        let progress = |place| Progress { place, high_watermark: None };
+        let partitions = places.into_iter().map(progress).collect();
+        Self { items, frame: None, records: None, partitions, ended: false, task }
     }
 
-    /// The next batch, undecoded; what [`next`](Self::next) has begun is skipped.
+    /// The next record, or `None` at the end of a bounded consumer. Waits for it.
     ///
     /// # Errors
-    /// As [`next`](Self::next).
+    /// See [the type](Self#errors-as-items).
+    ///
+    /// # Cancel safety
+    /// A call that is dropped before it resolves has taken nothing.
+    pub async fn next(&mut self) -> Option<Result<ConsumedRecord>> {
+        std::future::poll_fn(|context| self.poll_record(context)).await
+    }
+
+    /// The next batch, or `None` at the end of a bounded consumer. Waits for it. Costs nothing per record: they are
+    /// decoded when [`ConsumedBatch::records`] is called. After some calls of [`next`](Self::next) it gives what
+    /// is left of their batch.
+    ///
+    /// # Errors
+    /// See [the type](Self#errors-as-items).
+    ///
+    /// # Cancel safety
+    /// A call that is dropped before it resolves has taken nothing.
     pub async fn next_batch(&mut self) -> Option<Result<ConsumedBatch>> {
-        self.current = None;
-        if let Some(error) = self.pending.pop_front() {
-            return Some(Err(error));
-        }
-        let fetched = self.incoming.recv().await?;
-        Some(fetched.map(|fetched| ConsumedBatch {
-            partition: fetched.partition,
-            view: fetched.view.clone(),
-            first: fetched.first,
-            end: fetched.end,
-        }))
+        std::future::poll_fn(|context| self.poll_batch(context)).await
+    }
+
+    /// Where the application is in each partition: behind the last record or batch it took. Give them to
+    /// [`ConsumerBuilder::positions`] to go on from there.
+    pub fn positions(&self) -> Vec<Position> {
+        self.partitions.iter().map(|progress| progress.place.position()).collect()
+    }
+
+    /// The partition's high watermark when the last batch that the application took was sent; `None` before.
+    pub fn high_watermark(&self, partition: PartitionId) -> Option<Offset> {
+        let index = self.index(partition)?;
+        self.partitions[index].high_watermark
     }
 
     fn poll_record(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<ConsumedRecord>>> {
         loop {
-            if let Some(error) = self.pending.pop_front() {
-                return Poll::Ready(Some(Err(error)));
-            }
-            if let Some(decoding) = &mut self.current {
-                match decoding.next() {
+            if let Some(records) = &mut self.records {
+                let next = records.next();
+                let (partition, epoch, end) = {
+                    let batch = records.batch();
+                    (batch.partition, batch.view.header().epoch, batch.end)
+                };
+                let reached = match &next {
+                    Some(Ok(record)) => record.offset.next(),
+                    Some(Err(_)) | None => end,
+                };
+                if let Some(progress) = self.progress(partition) {
+                    progress.place.delivered(reached, epoch);
+                }
+                match next {
                     Some(item) => return Poll::Ready(Some(item)),
-                    None => self.current = None,
+                    None => self.records = None,
                 }
             }
-            match self.incoming.poll_recv(context) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(None) => return Poll::Ready(None),
-                Poll::Ready(Some(Err(error))) => self.pending.push_back(error),
-                Poll::Ready(Some(Ok(fetched))) => match fetched.view.records() {
-                    Ok(records) => self.current = Some(Decoding { fetched, records }),
-                    Err(error) => self.pending.push_back(undecodable(&fetched, &error.to_string())),
+            match ready!(self.poll_batch_of_frame(context)) {
+                None => return Poll::Ready(None),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                Some(Ok(batch)) => match batch.records() {
+                    Ok(records) => self.records = Some(records),
+                    Err(error) => {
+                        self.took(&batch);
+                        return Poll::Ready(Some(Err(error)));
+                    }
                 },
             }
         }
     }
-}
 
-impl Decoding {
-    fn next(&mut self) -> Option<Result<ConsumedRecord>> {
+    fn poll_batch(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<ConsumedBatch>>> {
+        let rest = self.records.take().and_then(ConsumedRecords::into_rest);
+        let next = match rest {
+            Some(rest) => Some(Ok(rest)),
+            None => ready!(self.poll_batch_of_frame(context)),
+        };
+        if let Some(Ok(batch)) = &next {
+            self.took(batch);
+        }
+        Poll::Ready(next)
+    }
+
+    /// The next batch that came; says nothing of positions.
+    fn poll_batch_of_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<ConsumedBatch>>> {
         loop {
-            let (offset, record) = match self.records.next_with_offset()? {
-                Ok(found) => found,
-                Err(error) => return Some(Err(undecodable(&self.fetched, &error.to_string()))),
+            if let Some(frame) = &mut self.frame {
+                if let Some(batch) = frame.batches.pop_front() {
+                    return Poll::Ready(Some(Ok(batch)));
+                }
+                self.frame = None;
+            }
+            if self.ended {
+                return Poll::Ready(None);
+            }
+            let error = match ready!(self.items.poll_recv(context)) {
+                Some(Item::Frame(frame)) => {
+                    let high_watermark = frame.high_watermark;
+                    if let Some(progress) = self.progress(frame.partition) {
+                        progress.high_watermark = Some(high_watermark);
+                    }
+                    self.frame = Some(frame);
+                    continue;
+                }
+                Some(Item::Gap(gap, error)) => {
+                    if let Some(progress) = self.progress(gap.partition) {
+                        progress.place.skipped(gap.resume);
+                    }
+                    error
+                }
+                Some(Item::Failed(error)) => error,
+                Some(Item::Final(error)) => {
+                    self.ended = true;
+                    error
+                }
+                None => {
+                    self.ended = true;
+                    return Poll::Ready(None);
+                }
             };
-            if offset >= self.fetched.end {
-                return None;
-            }
-            if offset >= self.fetched.first {
-                let header = self.fetched.view.header();
-                return Some(Ok(ConsumedRecord {
-                    partition: self.fetched.partition,
-                    offset,
-                    epoch: header.epoch,
-                    append_time: header.append_time,
-                    record,
-                }));
-            }
+            return Poll::Ready(Some(Err(error)));
         }
     }
-}
 
-/// A producer wrote a batch whose checksum holds and whose records do not decode.
-fn undecodable(fetched: &Fetched, reason: &str) -> Error {
-    let (partition, first, end) = (fetched.partition, fetched.first, fetched.end);
-    let text =
-        format!("records {first}..{end} of partition {partition} do not decode, their producer is at fault: {reason}");
-    let gap = Gap { partition, from: first, resume: end };
-    Error::of_gap(gap, Code::RecordsLost, text)
+    fn took(&mut self, batch: &ConsumedBatch) {
+        if let Some(progress) = self.progress(batch.partition) {
+            progress.place.delivered(batch.end, batch.view.header().epoch);
+        }
+    }
+
+    fn progress(&mut self, partition: PartitionId) -> Option<&mut Progress> {
+        let index = self.index(partition)?;
+        Some(&mut self.partitions[index])
+    }
+
+    fn index(&self, partition: PartitionId) -> Option<usize> {
+        // All of a stream's partitions: the number is the index.
+        let at = partition.0 as usize;
+        if self.partitions.get(at).is_some_and(|progress| progress.place.partition == partition) {
+            return Some(at);
+        }
+        self.partitions.binary_search_by_key(&partition, |progress| progress.place.partition).ok()
+    }
 }
 
 impl Stream for Consumer {
     type Item = Result<ConsumedRecord>;
 
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.poll_record(context)
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.get_mut().poll_record(context)
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }

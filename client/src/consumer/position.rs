@@ -1,11 +1,17 @@
-//! Where a consumer is in each partition: a pure machine. It decides what of a batch is new, when a bounded consumer is
-//! done, and where a lost connection is taken up again.
-
-use std::collections::BTreeMap;
+//! How far a consumer is in each partition. Pure.
+//!
+//! A position is the next offset wanted and the epoch of the batch before it, so that a log that lost its tail is
+//! noticed and never answers with other records under old numbers.
+//! Invariants
+//! - Positions only rise. What lies below one is skipped, wherever it comes from.
+//! - A bounded partition ends where its high watermark stood when it was first opened, however often it is opened
+//!   again.
 
 use millstream_protocol::batch::BatchHeader;
-use millstream_protocol::frame::control::{ConsumeOpened, ConsumeStart, Start as WireStart};
-use millstream_protocol::{Epoch, Offset, PartitionId, Timestamp};
+use millstream_protocol::frame::control::{ConsumeMode, ConsumePosition, ConsumeStart, Start as WireStart};
+use millstream_protocol::{Epoch, Incarnation, Offset, PartitionId, Timestamp};
+
+use crate::error::{Error, Gap, Result};
 
 /// Where to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -22,7 +28,7 @@ pub enum Start {
 }
 
 impl Start {
-    fn wire(self) -> WireStart {
+    pub(super) fn wire(self) -> WireStart {
         match self {
             Start::Earliest => WireStart::Earliest,
             Start::Latest => WireStart::Latest,
@@ -32,156 +38,215 @@ impl Start {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Position {
-    next: Offset,
-    /// Epoch of the batch before `next`.
-    epoch: Option<Epoch>,
-    /// Where a bounded consumer ends.
-    end: Option<Offset>,
-    failed: bool,
+/// How far a consumer is in a partition: what to keep in order to go on later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The next offset wanted.
+    pub next: Offset,
+    /// The epoch of the batch before it, if there was one: finds out whether the log lost its tail since.
+    pub epoch: Option<Epoch>,
 }
 
-/// The positions of all partitions, once they are known.
-#[derive(Debug)]
+/// The positions of one consumer, by partition number.
+#[derive(Debug, Clone)]
 pub(super) struct Positions {
-    start: Start,
-    bounded: bool,
-    partitions: Vec<PartitionId>,
-    known: BTreeMap<PartitionId, Position>,
+    mode: ConsumeMode,
+    partitions: Vec<Place>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub partition: PartitionId,
+    pub incarnation: Incarnation,
+    /// Where the application asked to begin; `next` counts once it is known.
+    start: WireStart,
+    next: Option<Offset>,
+    epoch: Option<Epoch>,
+    /// Where a bounded delivery ends.
+    end: Option<Offset>,
+    /// Where the server said it begins. Above `next` only if it says what is missing before anything comes.
+    floor: Offset,
+    done: bool,
+}
+
+/// The part of a batch that is wanted: offsets `from..until`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub from: Offset,
+    pub until: Offset,
 }
 
 impl Positions {
-    pub(super) fn new(start: Start, bounded: bool, partitions: Vec<PartitionId>) -> Self {
-        Self { start, bounded, partitions, known: BTreeMap::new() }
+    /// `partitions` in rising order.
+    pub fn new(mode: ConsumeMode, partitions: impl IntoIterator<Item = (PartitionId, Incarnation, WireStart)>) -> Self {
+        let position = |(partition, incarnation, start)| Place {
+            partition,
+            incarnation,
+            start,
+            next: None,
+            epoch: None,
+            end: None,
+            floor: Offset::ZERO,
+            done: false,
+        };
+        Self { mode, partitions: partitions.into_iter().map(position).collect() }
     }
 
-    /// What to ask for: the start at first, later where it was; not what is done.
-    pub(super) fn starts(&self) -> Vec<ConsumeStart> {
-        let open = self.partitions.iter().filter(|partition| !self.is_done(**partition));
-        open.map(|partition| {
-            let start = match self.known.get(partition) {
-                None => self.start.wire(),
-                Some(position) => {
-                    WireStart::Offset { offset: position.next.0, epoch: position.epoch.map(|epoch| epoch.0) }
-                }
-            };
-            ConsumeStart { partition: partition.0, start }
-        })
-        .collect()
+    /// What to ask of a server for the partitions that go on.
+    pub fn starts(&self) -> Vec<ConsumeStart> {
+        self.partitions.iter().filter(|position| !position.done).map(Place::start).collect()
     }
 
-    /// Learns where delivery begins. The end of a bounded consumer is that of the first time.
-    pub(super) fn opened(&mut self, opened: &ConsumeOpened) {
-        for at in &opened.positions {
-            let partition = PartitionId(at.partition);
-            if !self.partitions.contains(&partition) {
-                continue;
+    /// All of them, ended or not.
+    pub fn all(&self) -> impl Iterator<Item = &Place> {
+        self.partitions.iter()
+    }
+
+    /// Whether nothing more will come.
+    pub fn is_done(&self) -> bool {
+        self.partitions.iter().all(|position| position.done)
+    }
+
+    /// The server has opened what [`starts`](Self::starts) asked for. Nothing is at its end yet, even if it looks so:
+    /// what is odd about an opening is said by an event of its own, which must not be passed over.
+    ///
+    /// # Errors
+    /// The answer is not to what was asked.
+    pub fn opened(&mut self, opened: &[ConsumePosition]) -> Result<()> {
+        let asked: Vec<u32> = self.starts().iter().map(|start| start.partition).collect();
+        if !asked.iter().eq(opened.iter().map(|position| &position.partition)) {
+            return Err(Error::protocol("the positions opened are not those asked for"));
+        }
+        for opened in opened {
+            let mode = self.mode;
+            let position = self.get(PartitionId(opened.partition))?;
+            position.floor = Offset(opened.offset);
+            if position.next.is_none() {
+                let asked = match position.start {
+                    WireStart::Offset { offset, .. } => offset,
+                    _ => opened.offset,
+                };
+                position.next = Some(Offset(asked));
+                position.end = (mode == ConsumeMode::Bounded).then_some(Offset(opened.high_watermark));
             }
-            let end = self.bounded.then_some(Offset(at.high_watermark));
-            self.known.entry(partition).or_insert(Position {
-                next: Offset(at.offset),
-                epoch: None,
-                end,
-                failed: false,
-            });
         }
+        Ok(())
     }
 
-    /// Takes a batch: `Some(first..end)` of its offsets are new; `None` if none is.
-    pub(super) fn take(&mut self, partition: PartitionId, header: &BatchHeader) -> Option<(Offset, Offset)> {
-        let position = self.known.get_mut(&partition).filter(|position| !position.failed)?;
-        let end = position.end.map_or(header.end_offset(), |end| end.min(header.end_offset()));
-        let first = position.next.max(header.base_offset);
-        if first >= end {
-            return None;
+    /// A batch has come: which of its records are wanted, if any. Moves the position behind it. A hole before it is
+    /// what compaction leaves, and no gap.
+    ///
+    /// # Errors
+    /// The partition was not asked for; or the server left records out without a word.
+    pub fn accept(&mut self, partition: PartitionId, header: &BatchHeader) -> Result<Option<Wanted>> {
+        let position = self.get(partition)?;
+        if position.done {
+            return Ok(None);
         }
-        position.next = end;
-        position.epoch = Some(header.epoch);
-        Some((first, end))
-    }
-
-    /// Goes on behind a gap.
-    pub(super) fn skip(&mut self, partition: PartitionId, resume: Offset) {
-        if let Some(position) = self.known.get_mut(&partition) {
-            position.next = position.next.max(resume);
+        let next = position.next.unwrap_or_default();
+        if next < position.floor {
+            let floor = position.floor;
+            let text = format!("records {next}..{floor} of partition {partition} were left out without a word");
+            return Err(Error::protocol(text));
         }
-    }
-
-    /// A partition has ended for good.
-    pub(super) fn fail(&mut self, partition: PartitionId) {
-        if let Some(position) = self.known.get_mut(&partition) {
-            position.failed = true;
+        let end = header.end_offset();
+        let wanted =
+            Wanted { from: next.max(header.base_offset), until: position.end.map_or(end, |bound| bound.min(end)) };
+        if end > next {
+            position.next = Some(end);
+            position.epoch = Some(header.epoch);
         }
+        position.end_if_reached();
+        Ok((wanted.from < wanted.until).then_some(wanted))
     }
 
-    fn is_done(&self, partition: PartitionId) -> bool {
-        let done = |position: &Position| position.failed || position.end.is_some_and(|end| position.next >= end);
-        self.known.get(&partition).is_some_and(done)
+    /// Records are missing. Gives the part that was not known yet.
+    ///
+    /// # Errors
+    /// The partition was not asked for.
+    pub fn gap(&mut self, partition: PartitionId, from: Offset, resume: Offset) -> Result<Option<Gap>> {
+        let position = self.get(partition)?;
+        let next = position.next.unwrap_or_default();
+        if position.done || resume <= next {
+            return Ok(None);
+        }
+        position.next = Some(resume);
+        let bound = position.end.unwrap_or(resume);
+        position.end_if_reached();
+        let from = from.max(next);
+        Ok((from < bound).then_some(Gap { partition, from, resume }))
     }
 
-    /// Whether every partition is done.
-    pub(super) fn all_done(&self) -> bool {
-        self.partitions.iter().all(|partition| self.is_done(*partition))
+    /// A partition's delivery is complete, or has failed for good. Says whether it was still going on.
+    ///
+    /// # Errors
+    /// The partition was not asked for.
+    pub fn end(&mut self, partition: PartitionId) -> Result<bool> {
+        let position = self.get(partition)?;
+        Ok(!std::mem::replace(&mut position.done, true))
+    }
+
+    pub fn incarnation(&mut self, partition: PartitionId) -> Result<Incarnation> {
+        self.get(partition).map(|position| position.incarnation)
+    }
+
+    /// The next offset wanted of a partition.
+    pub fn next(&mut self, partition: PartitionId) -> Result<Offset> {
+        self.get(partition).map(|position| position.next.unwrap_or_default())
+    }
+
+    fn get(&mut self, partition: PartitionId) -> Result<&mut Place> {
+        let found = self.partitions.binary_search_by_key(&partition, |position| position.partition);
+        let index =
+            found.map_err(|_| Error::protocol(format_args!("partition {partition}, which was not asked for")))?;
+        Ok(&mut self.partitions[index])
+    }
+}
+
+impl Place {
+    /// What to ask of a server: the start at first, later where it stands.
+    fn start(&self) -> ConsumeStart {
+        let start = match self.next {
+            None => self.start,
+            Some(_) => {
+                let Position { next, epoch, .. } = self.position();
+                WireStart::Offset { offset: next.0, epoch: epoch.map(|epoch| epoch.0) }
+            }
+        };
+        ConsumeStart { partition: self.partition.0, start }
+    }
+
+    /// Where it stands. The epoch that was asked with stands for what is before the first batch.
+    pub fn position(&self) -> Position {
+        let next = self.next.unwrap_or_default();
+        let asked = match self.start {
+            WireStart::Offset { offset, epoch } if offset == next.0 => epoch.map(Epoch),
+            _ => None,
+        };
+        Position { partition: self.partition, next, epoch: self.epoch.or(asked) }
+    }
+
+    /// The application has everything below `next`, of a batch of this epoch.
+    pub fn delivered(&mut self, next: Offset, epoch: Epoch) {
+        self.next = Some(next);
+        self.epoch = Some(epoch);
+    }
+
+    /// The application was told that everything below `next` is missing.
+    pub fn skipped(&mut self, next: Offset) {
+        self.next = Some(next);
+    }
+
+    fn end_if_reached(&mut self) {
+        if let (Some(next), Some(end)) = (self.next, self.end)
+            && next >= end
+        {
+            self.done = true;
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use millstream_protocol::batch::{BatchBuilder, BatchView, Codec, Stamp, stamp};
-    use millstream_protocol::frame::control::ConsumePosition;
-    use millstream_protocol::{Incarnation, Record};
-
-    fn header(base: u64, count: u64) -> BatchHeader {
-        let mut builder = BatchBuilder::new(Codec::None);
-        (0..count).for_each(|_| builder.push(&Record::new("x")).unwrap());
-        let mut bytes = builder.finish().unwrap().to_vec();
-        let stamped =
-            Stamp { base_offset: Offset(base), append_time: Timestamp(1), epoch: Epoch(3), synced_end: Offset(0) };
-        stamp(&mut bytes, &stamped, Incarnation(1));
-        BatchView::parse(&bytes.into()).unwrap().header().clone()
-    }
-
-    fn opened(offset: u64, high_watermark: u64) -> ConsumeOpened {
-        ConsumeOpened { positions: vec![ConsumePosition { partition: 0, offset, high_watermark, log_start: 0 }] }
-    }
-
-    const P: PartitionId = PartitionId(0);
-
-    #[test]
-    fn a_bounded_consumer_gets_what_was_there_and_is_done() {
-        let mut positions = Positions::new(Start::Offset(Offset(3)), true, vec![P]);
-        assert!(!positions.all_done());
-        positions.opened(&opened(3, 15));
-        assert_eq!(positions.take(P, &header(0, 10)), Some((Offset(3), Offset(10))), "trimmed in front");
-        assert_eq!(positions.take(P, &header(0, 10)), None, "known already");
-        assert_eq!(positions.take(P, &header(10, 10)), Some((Offset(10), Offset(15))), "trimmed behind");
-        assert!(positions.all_done());
-        assert!(positions.starts().is_empty());
-    }
-
-    #[test]
-    fn a_lost_connection_is_taken_up_where_it_was_and_with_the_first_end() {
-        let mut positions = Positions::new(Start::Earliest, true, vec![P]);
-        positions.opened(&opened(0, 15));
-        positions.take(P, &header(0, 10));
-        let again = positions.starts();
-        assert_eq!(again[0].start, WireStart::Offset { offset: 10, epoch: Some(3) });
-        positions.opened(&opened(10, 99));
-        assert_eq!(positions.take(P, &header(10, 10)), Some((Offset(10), Offset(15))));
-        assert!(positions.all_done());
-    }
-
-    #[test]
-    fn gaps_move_on_and_failures_end() {
-        let mut positions = Positions::new(Start::Earliest, false, vec![P]);
-        positions.opened(&opened(0, 15));
-        positions.skip(P, Offset(40));
-        assert_eq!(positions.starts()[0].start, WireStart::Offset { offset: 40, epoch: None });
-        assert!(!positions.all_done());
-        positions.fail(P);
-        assert!(positions.all_done());
-        assert_eq!(positions.take(P, &header(40, 1)), None);
-    }
-}
+mod tests;

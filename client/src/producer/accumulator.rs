@@ -1,284 +1,215 @@
-//! Gathers records into batches, one open batch for each partition. Pure: the time comes in with each call, and what
-//! is due is asked for.
+//! Gathers records into one open batch per partition. Pure: `now` comes in, closed batches go out.
 //!
+//! A batch is closed when the next record would take it above the target, when its oldest record has waited for the
+//! linger (asked for by [`Accumulator::close_due`], so that batches go on growing while nothing can be sent), or by
+//! a flush. Records are encoded as they come, once; checksums and compression wait until the batch leaves.
 //! Invariants
-//! - A record is in exactly one batch; a partition's batches leave in the order in which they were begun.
-//! - `buffered_bytes` counts every record from its arrival until its batch is settled: it bounds the memory.
+//! - An open batch has at least one record; a record that is refused leaves no trace.
+//! - Batches of a partition leave in the order in which they were opened.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millstream_protocol::batch::{BatchBuilder, BatchError, Codec, HEADER_BYTES};
+use millstream_protocol::batch::{BatchBuilder, BatchError, Codec};
 use millstream_protocol::{PartitionId, Record};
 
-use super::batch::{Delivery, Outcome};
-use super::partitioner::{Sticky, partition_of_key};
+use super::delivery::Ticket;
+use super::partitioner::Partitioner;
 
-/// What a record takes in memory and on the wire beside its own bytes, about.
-const RECORD_OVERHEAD_BYTES: usize = 24;
+/// Room for a partition's first batch; later ones get what the one before took.
+const FIRST_BATCH_BYTES: usize = 4 << 10;
 
-/// Settings of an accumulator.
+#[derive(Debug)]
+pub(super) struct Accumulator {
+    settings: Settings,
+    partitioner: Partitioner,
+    slots: Vec<Slot>,
+    /// (when, partition, sequence) of every opening, in order; entries of closed batches are skipped.
+    openings: VecDeque<(Instant, usize, u64)>,
+    closed: VecDeque<Closed>,
+    next_sequence: u64,
+}
+
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
+pub(super) struct Settings {
     pub codec: Codec,
-    pub batch_bytes: usize,
+    pub batch_bytes_target: usize,
     pub linger: Duration,
-    pub buffer_bytes: usize,
 }
 
-/// A batch that takes no more records.
+#[derive(Debug, Default)]
+struct Slot {
+    open: Option<Closed>,
+    last_len: usize,
+}
+
+/// A batch that takes no more records (or, inside its slot, still does).
 #[derive(Debug)]
-pub(crate) struct Gathered {
-    pub seq: u64,
+pub(super) struct Closed {
+    pub partition: PartitionId,
     pub builder: BatchBuilder,
-    pub outcome: Arc<Outcome>,
-    pub since: Instant,
-    pub bytes: usize,
+    pub ticket: Arc<Ticket>,
+    pub opened: Instant,
+    /// Rises by opening.
+    pub sequence: u64,
 }
 
-struct Partition {
-    open: Option<Gathered>,
-    full: VecDeque<Gathered>,
-}
-
-/// The records that no batch on its way holds yet, and the count of all that are not settled.
-pub(crate) struct Accumulator {
-    limits: Limits,
-    partitions: Vec<Partition>,
-    sticky: Sticky,
-    next_seq: u64,
-    /// Batches begun and not settled.
-    live: BTreeSet<u64>,
-    buffered_bytes: usize,
-    /// Batches begun before this one are wanted at once.
-    flush_below: u64,
-}
-
-/// What became of a record offered.
+/// What became of a record.
 #[derive(Debug)]
-pub(crate) enum Offered {
-    /// It is in a batch; `wake` if the sender should look: a batch is full, or the first record begins to linger.
-    Taken { delivery: Delivery, wake: bool },
-    /// The buffer is full.
-    Full,
-    /// The record breaks a limit.
-    Refused(BatchError),
+pub(super) struct Pushed {
+    pub ticket: Arc<Ticket>,
+    /// Its index in its batch.
+    pub index: u32,
+    /// What it takes of the buffer.
+    pub bytes: usize,
+    /// Its batch was opened for it: (sequence).
+    pub opened: Option<u64>,
+    /// A batch was closed for it, or by it.
+    pub closed: bool,
 }
 
 impl Accumulator {
-    pub(crate) fn new(partitions: u32, limits: Limits) -> Self {
-        let partition = || Partition { open: None, full: VecDeque::new() };
+    pub fn new(settings: Settings, partitions: u32, seed: u64) -> Self {
         Self {
-            limits,
-            partitions: (0..partitions.max(1)).map(|_| partition()).collect(),
-            sticky: Sticky::new(partitions),
-            next_seq: 0,
-            live: BTreeSet::new(),
-            buffered_bytes: 0,
-            flush_below: 0,
+            settings,
+            partitioner: Partitioner::new(partitions, seed),
+            slots: (0..partitions).map(|_| Slot::default()).collect(),
+            openings: VecDeque::new(),
+            closed: VecDeque::new(),
+            next_sequence: 0,
         }
     }
 
-    /// Takes a record in, if there is room. A record larger than the whole buffer has it for itself.
-    pub(crate) fn offer(&mut self, record: &Record, now: Instant) -> Offered {
-        let bytes = record.size() + RECORD_OVERHEAD_BYTES;
-        if self.buffered_bytes > 0 && self.buffered_bytes + bytes > self.limits.buffer_bytes {
-            return Offered::Full;
-        }
-        let partition = match &record.key {
-            Some(key) => partition_of_key(key, self.partitions.len() as u32),
-            None => self.sticky.current(),
-        };
-        let slot = &mut self.partitions[partition.0 as usize];
-        let mut wake = false;
-        let is_full = |open: &Gathered| open.builder.len() + bytes > self.limits.batch_bytes;
-        if slot.open.as_ref().is_some_and(is_full) {
-            slot.full.extend(slot.open.take());
-            wake = true;
-            if record.key.is_none() {
-                self.sticky.turn();
-                return match self.offer(record, now) {
-                    Offered::Taken { delivery, .. } => Offered::Taken { delivery, wake },
-                    other => other,
-                };
+    /// Adds a record to its partition's batch.
+    ///
+    /// # Errors
+    /// The record breaks a limit of the format; nothing changed, but that a batch may have been closed.
+    pub fn push(&mut self, record: &Record, now: Instant) -> Result<Pushed, BatchError> {
+        let mut closed = false;
+        loop {
+            let partition = self.partitioner.pick(record.key.as_deref());
+            let Some(open) = &mut self.slots[partition.0 as usize].open else {
+                return self.open(partition, record, now, closed);
+            };
+            let before = open.builder.len();
+            if before + record.size() <= self.settings.batch_bytes_target {
+                match open.builder.push(record) {
+                    Ok(()) => {
+                        let (ticket, index) = (Arc::clone(&open.ticket), open.builder.record_count() - 1);
+                        let bytes = open.builder.len() - before;
+                        closed |= self.close_if_full(partition);
+                        return Ok(Pushed { ticket, index, bytes, opened: None, closed });
+                    }
+                    // Full by the format's limits, or timestamps too far apart for one batch.
+                    Err(BatchError::OutOfRange { .. }) => {}
+                    Err(error) => return Err(error),
+                }
             }
+            self.close(partition);
+            closed = true;
         }
-        let open = match &mut slot.open {
-            Some(open) => open,
-            None => {
-                wake = true;
-                let room = self.limits.batch_bytes.min(bytes.max(4 << 10)) - HEADER_BYTES.min(bytes);
-                let begun = Gathered {
-                    seq: self.next_seq,
-                    builder: BatchBuilder::with_capacity(self.limits.codec, room),
-                    outcome: Arc::default(),
-                    since: now,
-                    bytes: 0,
-                };
-                self.next_seq += 1;
-                slot.open.insert(begun)
+    }
+
+    fn open(
+        &mut self,
+        partition: PartitionId,
+        record: &Record,
+        now: Instant,
+        mut closed: bool,
+    ) -> Result<Pushed, BatchError> {
+        let slot = &mut self.slots[partition.0 as usize];
+        let room = slot.last_len.max(FIRST_BATCH_BYTES).min(self.settings.batch_bytes_target);
+        let mut builder = BatchBuilder::with_capacity(self.settings.codec, room);
+        builder.push(record)?;
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        let ticket = Arc::new(Ticket::new(partition));
+        let bytes = builder.len();
+        slot.open = Some(Closed { partition, builder, ticket: Arc::clone(&ticket), opened: now, sequence });
+        self.openings.push_back((now, partition.0 as usize, sequence));
+        closed |= self.close_if_full(partition);
+        Ok(Pushed { ticket, index: 0, bytes, opened: Some(sequence), closed })
+    }
+
+    fn close_if_full(&mut self, partition: PartitionId) -> bool {
+        let open = self.slots[partition.0 as usize].open.as_ref();
+        let full = open.is_some_and(|open| open.builder.len() >= self.settings.batch_bytes_target);
+        if full {
+            self.close(partition);
+        }
+        full
+    }
+
+    fn close(&mut self, partition: PartitionId) {
+        let slot = &mut self.slots[partition.0 as usize];
+        if let Some(open) = slot.open.take() {
+            slot.last_len = open.builder.len();
+            self.closed.push_back(open);
+            self.partitioner.batch_closed(partition);
+        }
+    }
+
+    /// Closes the batches whose linger is over.
+    pub fn close_due(&mut self, now: Instant) {
+        while let Some(opened) = self.oldest_open() {
+            if opened + self.settings.linger > now {
+                break;
             }
-        };
-        let index = open.builder.record_count();
-        if let Err(error) = open.builder.push(record) {
-            if open.builder.is_empty() {
-                slot.open = None;
+            self.close_oldest();
+        }
+    }
+
+    /// Closes every batch.
+    pub fn close_all(&mut self) {
+        while self.oldest_open().is_some() {
+            self.close_oldest();
+        }
+    }
+
+    /// When [`close_due`](Self::close_due) next has something to do.
+    pub fn next_deadline(&mut self) -> Option<Instant> {
+        self.oldest_open().map(|opened| opened + self.settings.linger)
+    }
+
+    /// Whether there is something to [`take`](Self::take).
+    pub fn has_closed(&self) -> bool {
+        !self.closed.is_empty()
+    }
+
+    /// The batch that was closed first.
+    pub fn take(&mut self) -> Option<Closed> {
+        self.closed.pop_front()
+    }
+
+    /// Takes out every batch that was opened at or before that time, open or closed.
+    pub fn expire(&mut self, opened_before: Instant) -> Vec<Closed> {
+        while self.oldest_open().is_some_and(|opened| opened <= opened_before) {
+            self.close_oldest();
+        }
+        let (expired, kept) = self.closed.drain(..).partition(|batch| batch.opened <= opened_before);
+        self.closed = kept;
+        let expired: VecDeque<Closed> = expired;
+        expired.into()
+    }
+
+    /// When the batch at the front of `openings` was opened, after entries of closed ones are dropped.
+    fn oldest_open(&mut self) -> Option<Instant> {
+        while let Some(&(opened, partition, sequence)) = self.openings.front() {
+            if self.slots[partition].open.as_ref().is_some_and(|open| open.sequence == sequence) {
+                return Some(opened);
             }
-            return Offered::Refused(error);
+            self.openings.pop_front();
         }
-        open.bytes += bytes;
-        self.live.insert(open.seq);
-        self.buffered_bytes += bytes;
-        Offered::Taken { delivery: Delivery::new(open.outcome.clone(), index), wake }
+        None
     }
 
-    /// The next batch of a partition that is full, has lingered, or is wanted by a flush.
-    pub(crate) fn take_due(&mut self, partition: PartitionId, now: Instant) -> Option<Gathered> {
-        let (linger, flush_below) = (self.limits.linger, self.flush_below);
-        let slot = &mut self.partitions[partition.0 as usize];
-        if let Some(full) = slot.full.pop_front() {
-            return Some(full);
+    fn close_oldest(&mut self) {
+        if let Some((_, partition, _)) = self.openings.pop_front() {
+            self.close(PartitionId(partition as u32));
         }
-        slot.open.take_if(|open| now >= open.since + linger || open.seq < flush_below)
-    }
-
-    /// Whether a partition has a batch that is due.
-    pub(crate) fn is_due(&self, partition: PartitionId, now: Instant) -> bool {
-        let slot = &self.partitions[partition.0 as usize];
-        !slot.full.is_empty()
-            || slot
-                .open
-                .as_ref()
-                .is_some_and(|open| now >= open.since + self.limits.linger || open.seq < self.flush_below)
-    }
-
-    /// When a partition's open batch will have lingered.
-    pub(crate) fn deadline(&self, partition: PartitionId) -> Option<Instant> {
-        self.partitions[partition.0 as usize].open.as_ref().map(|open| open.since + self.limits.linger)
-    }
-
-    /// A batch is settled: its bytes are free.
-    pub(crate) fn settled(&mut self, seq: u64, bytes: usize) {
-        self.live.remove(&seq);
-        self.buffered_bytes -= bytes;
-    }
-
-    /// Wants everything begun so far at once; returns the mark to ask [`is_flushed`](Self::is_flushed) with.
-    pub(crate) fn flush(&mut self) -> u64 {
-        self.flush_below = self.next_seq;
-        self.next_seq
-    }
-
-    /// Whether every batch below the mark is settled.
-    pub(crate) fn is_flushed(&self, mark: u64) -> bool {
-        self.live.first().is_none_or(|oldest| *oldest >= mark)
-    }
-
-    /// Everything that has not left, for a producer that ends.
-    pub(crate) fn drain(&mut self) -> Vec<Gathered> {
-        self.partitions.iter_mut().flat_map(|slot| slot.full.drain(..).chain(slot.open.take())).collect()
-    }
-
-    /// Bytes of records that are not settled.
-    pub(crate) fn buffered_bytes(&self) -> usize {
-        self.buffered_bytes
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn limits() -> Limits {
-        Limits { codec: Codec::None, batch_bytes: 1_000, linger: Duration::from_millis(5), buffer_bytes: 20_000 }
-    }
-
-    fn take(accumulator: &mut Accumulator, record: &Record, now: Instant) -> bool {
-        match accumulator.offer(record, now) {
-            Offered::Taken { wake, .. } => wake,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn a_batch_leaves_when_it_is_full_has_lingered_or_is_flushed() {
-        let (mut accumulator, start) = (Accumulator::new(1, limits()), Instant::now());
-        let record = Record::new(vec![0; 300]);
-        assert!(take(&mut accumulator, &record, start), "the first record begins to linger");
-        assert!(!take(&mut accumulator, &record, start));
-        assert!(accumulator.take_due(PartitionId(0), start).is_none());
-        assert_eq!(accumulator.deadline(PartitionId(0)), Some(start + Duration::from_millis(5)));
-        let lingered = accumulator.take_due(PartitionId(0), start + Duration::from_millis(5)).unwrap();
-        assert_eq!(lingered.builder.record_count(), 2);
-
-        for _ in 0..4 {
-            take(&mut accumulator, &record, start);
-        }
-        let full = accumulator.take_due(PartitionId(0), start).unwrap();
-        assert_eq!(full.builder.record_count(), 2, "a third would not fit");
-        assert_eq!(accumulator.take_due(PartitionId(0), start).map(|batch| batch.builder.record_count()), None);
-        let mark = accumulator.flush();
-        assert!(!accumulator.is_flushed(mark));
-        let flushed = accumulator.take_due(PartitionId(0), start).unwrap();
-        for batch in [lingered, full, flushed] {
-            accumulator.settled(batch.seq, batch.bytes);
-        }
-        assert!(accumulator.is_flushed(mark));
-        assert_eq!(accumulator.buffered_bytes(), 0);
-    }
-
-    #[test]
-    fn a_full_buffer_takes_nothing_until_a_batch_is_settled_but_one_record_always_fits() {
-        let (mut accumulator, now) = (Accumulator::new(1, limits()), Instant::now());
-        take(&mut accumulator, &Record::new(vec![0; 100_000]), now);
-        assert!(matches!(accumulator.offer(&Record::new("x"), now), Offered::Full));
-        accumulator.flush();
-        let large = accumulator.take_due(PartitionId(0), now).unwrap();
-        accumulator.settled(large.seq, large.bytes);
-        take(&mut accumulator, &Record::new("x"), now);
-    }
-
-    #[test]
-    fn a_refused_record_leaves_nothing_behind() {
-        let (mut accumulator, now) = (Accumulator::new(1, limits()), Instant::now());
-        let bad = Record::new("x").key(vec![0; 5_000]);
-        assert!(matches!(accumulator.offer(&bad, now), Offered::Refused(_)));
-        assert_eq!((accumulator.buffered_bytes(), accumulator.deadline(PartitionId(0))), (0, None));
-        let mark = accumulator.flush();
-        assert!(accumulator.is_flushed(mark));
-    }
-
-    proptest! {
-        #[test]
-        fn every_record_is_in_one_batch_and_a_keys_records_keep_their_order(
-            records in prop::collection::vec((prop::option::of(0..20u8), 0..400usize), 1..200),
-        ) {
-            let (mut accumulator, now) = (Accumulator::new(3, Limits { buffer_bytes: 1 << 20, ..limits() }), Instant::now());
-            for (index, (key, size)) in records.iter().enumerate() {
-                let mut record = Record::new(format!("{index}:{}", "x".repeat(*size)));
-                record.key = key.map(|key| vec![key].into());
-                take(&mut accumulator, &record, now);
-            }
-            accumulator.flush();
-            let mut seen = vec![Vec::new(); 3];
-            for partition in 0..3u32 {
-                while let Some(batch) = accumulator.take_due(PartitionId(partition), now) {
-                    accumulator.settled(batch.seq, batch.bytes);
-                    let batch = millstream_protocol::batch::BatchView::parse(&batch.builder.finish().unwrap()).unwrap();
-                    for record in batch.records().unwrap() {
-                        let value = record.unwrap().value.unwrap();
-                        let text = std::str::from_utf8(&value).unwrap();
-                        seen[partition as usize].push(text.split_once(':').unwrap().0.parse::<usize>().unwrap());
-                    }
-                }
-            }
-            prop_assert!(seen.iter().all(|indexes| indexes.is_sorted()), "{seen:?}");
-            let mut all = seen.concat();
-            all.sort_unstable();
-            prop_assert_eq!(all, (0..records.len()).collect::<Vec<_>>());
-            prop_assert_eq!(accumulator.buffered_bytes(), 0);
-        }
-    }
-}
+mod tests;

@@ -5,7 +5,7 @@
 //! (<https://github.com/aappleby/smhasher>), which makes the low bits depend on all of the key. It is the same in every
 //! version and for every client: a key never moves while the number of partitions stays.
 //!
-//! Records without a key stay with one partition until its batch is full, then go to the next: few full batches rather
+//! Records without a key stay with one partition until its batch is closed, then go to the next: few full batches rather
 //! than many small ones.
 
 use millstream_protocol::PartitionId;
@@ -28,25 +28,32 @@ fn mix(mut hash: u64) -> u64 {
     hash ^ (hash >> 33)
 }
 
-/// Where keyless records go.
+/// Picks partitions for records with and without keys.
 #[derive(Debug)]
-pub(crate) struct Sticky {
+pub(super) struct Partitioner {
     partitions: u32,
-    current: u32,
+    sticky: u32,
 }
 
-impl Sticky {
-    pub(crate) fn new(partitions: u32) -> Self {
-        Self { partitions: partitions.max(1), current: 0 }
+impl Partitioner {
+    /// `seed` decides where records without keys begin: producers that start together should not share it.
+    pub fn new(partitions: u32, seed: u64) -> Self {
+        let partitions = partitions.max(1);
+        Self { partitions, sticky: (seed % u64::from(partitions)) as u32 }
     }
 
-    pub(crate) fn current(&self) -> PartitionId {
-        PartitionId(self.current)
+    pub fn pick(&self, key: Option<&[u8]>) -> PartitionId {
+        match key {
+            Some(key) => partition_of_key(key, self.partitions),
+            None => PartitionId(self.sticky),
+        }
     }
 
-    /// The current one's batch is full.
-    pub(crate) fn turn(&mut self) {
-        self.current = (self.current + 1) % self.partitions;
+    /// A batch is closed: if it was the sticky one, records without keys go on elsewhere.
+    pub fn batch_closed(&mut self, partition: PartitionId) {
+        if partition.0 == self.sticky {
+            self.sticky = (self.sticky + 1) % self.partitions;
+        }
     }
 }
 
@@ -76,6 +83,19 @@ mod tests {
             counts[partition_of_key(format!("key-{n}").as_bytes(), 7).0 as usize] += 1;
         }
         assert!(counts.iter().all(|count| (9_500..10_500).contains(count)), "{counts:?}");
+    }
+
+    #[test]
+    fn records_without_keys_move_on_when_their_batch_is_closed() {
+        let mut partitioner = Partitioner::new(3, 2);
+        assert_eq!(partitioner.pick(None), PartitionId(2));
+        partitioner.batch_closed(PartitionId(1));
+        assert_eq!(partitioner.pick(None), PartitionId(2), "another partition's batch");
+        let seen = [(); 4].map(|()| {
+            partitioner.batch_closed(partitioner.pick(None));
+            partitioner.pick(None).0
+        });
+        assert_eq!(seen, [0, 1, 2, 0]);
     }
 
     // Computed by another implementation of the same two published functions.

@@ -1,0 +1,83 @@
+//! What the bare machine does with files: grouped synced writes, and reads of what the page cache holds.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use memmap2::Mmap;
+
+/// Appends `block` to a new file `count` times, each time with its own `fdatasync`; the time of each.
+///
+/// # Errors
+/// What the file system says.
+pub fn synced_appends(path: &Path, block: &[u8], count: usize) -> io::Result<Vec<Duration>> {
+    let mut file = File::create(path)?;
+    let append = |_| {
+        let start = Instant::now();
+        file.write_all(block)?;
+        file.sync_data()?;
+        Ok(start.elapsed())
+    };
+    (0..count).map(append).collect()
+}
+
+/// Writes a file of `length` bytes, repeating `block`. Its pages stay in the cache.
+///
+/// # Errors
+/// What the file system says.
+pub fn fill(path: &Path, block: &[u8], length: u64) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    let mut left = length;
+    while left > 0 {
+        let take = left.min(block.len() as u64) as usize;
+        file.write_all(&block[..take])?;
+        left -= take as u64;
+    }
+    file.sync_data()
+}
+
+/// A file mapped into memory, as the ceiling of reads: no call, no copy.
+///
+/// Not how the product reads: a bad sector under a map kills the process.
+///
+/// # Errors
+/// What the file system says.
+#[allow(unsafe_code, reason = "a map is unsound if the file is cut while it lives: the benches' files are their own")]
+pub fn map(path: &Path) -> io::Result<Mmap> {
+    let file = File::open(path)?;
+    // SAFETY: the file was made by this process, in a directory of its own, and is not changed while it is mapped.
+    unsafe { Mmap::map(&file) }
+}
+
+/// CRC-32 of a file read with `pread` into one page-aligned buffer of `chunk` bytes.
+///
+/// # Errors
+/// What the file system says.
+pub fn crc_by_pread(path: &Path, chunk: usize) -> io::Result<u32> {
+    const PAGE: usize = 4 << 10;
+    let file = File::open(path)?;
+    let length = file.metadata()?.len();
+    // Where the buffer begins within a page halves or doubles the speed of the kernel's copy on some machines.
+    let mut memory = vec![0; chunk + PAGE];
+    let start = memory.as_ptr().align_offset(PAGE).min(PAGE);
+    let buffer = &mut memory[start..start + chunk];
+    let mut hasher = crc32fast::Hasher::new();
+    let mut position = 0;
+    while position < length {
+        let take = chunk.min((length - position) as usize);
+        file.read_exact_at(&mut buffer[..take], position)?;
+        hasher.update(&buffer[..take]);
+        position += take as u64;
+    }
+    Ok(hasher.finalize())
+}
+
+/// CRC-32 of a mapped file.
+///
+/// # Errors
+/// What the file system says.
+pub fn crc_by_map(path: &Path) -> io::Result<u32> {
+    Ok(crc32fast::hash(&map(path)?))
+}

@@ -1,0 +1,68 @@
+//! The bare machine in figures: `cargo bench -p millstream-benches --bench ceilings [-- --json]`.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use millstream_benches::quic::Error;
+use millstream_benches::ratio::Spread;
+use millstream_benches::settings::Settings;
+use millstream_benches::{disk, memory};
+
+struct Figure {
+    name: &'static str,
+    unit: &'static str,
+    rounds: Vec<f64>,
+}
+
+fn main() -> Result<(), Error> {
+    let settings = Settings::read(env!("CARGO_TARGET_TMPDIR"), 5, 256);
+    let dir = tempfile::tempdir_in(&settings.directory)?;
+    let (file, synced) = (dir.path().join("cached"), dir.path().join("synced"));
+    let block = memory::noise(1 << 20);
+    disk::fill(&file, &block, settings.bytes)?;
+    let mut figures: Vec<Figure> = Vec::new();
+    let mut note = |name, unit, value| match figures.iter_mut().find(|figure| figure.name == name) {
+        Some(figure) => figure.rounds.push(value),
+        None => figures.push(Figure { name, unit, rounds: vec![value] }),
+    };
+    for _ in 0..settings.rounds {
+        let rate = |bytes: u64, elapsed: Duration| bytes as f64 / 1e6 / elapsed.as_secs_f64();
+        let mut copied = vec![0; block.len()];
+        let start = Instant::now();
+        (0..256).for_each(|_| memory::copy(&block, &mut copied));
+        note("copy in memory, 1 MiB", "MB/s", rate(256 << 20, start.elapsed()));
+        let start = Instant::now();
+        (0..256).for_each(|_| {
+            black_box(memory::crc(&block));
+        });
+        note("crc32, 1 MiB", "MB/s", rate(256 << 20, start.elapsed()));
+        let start = Instant::now();
+        let by_pread = disk::crc_by_pread(&file, 1 << 20)?;
+        note("cached file: pread 1 MiB, crc32", "MB/s", rate(settings.bytes, start.elapsed()));
+        let start = Instant::now();
+        let by_map = disk::crc_by_map(&file)?;
+        note("cached file: map, crc32", "MB/s", rate(settings.bytes, start.elapsed()));
+        assert_eq!(by_pread, by_map, "the same bytes");
+        for (name, length, count) in [
+            ("1 KiB and fdatasync, p50", 1 << 10, 400),
+            ("64 KiB and fdatasync, p50", 64 << 10, 200),
+            ("1 MiB and fdatasync, p50", 1 << 20, 50),
+        ] {
+            let times = disk::synced_appends(&synced, &block[..length], count)?;
+            note(name, "µs", Spread::of(times.iter().map(|time| time.as_secs_f64() * 1e6)).median);
+        }
+    }
+    if settings.json {
+        let object: serde_json::Map<_, _> = figures
+            .iter()
+            .map(|figure| (format!("{} ({})", figure.name, figure.unit), serde_json::json!(figure.rounds)))
+            .collect();
+        println!("{}", serde_json::Value::Object(object));
+        return Ok(());
+    }
+    for Figure { name, unit, rounds } in figures {
+        let spread = Spread::of(rounds);
+        println!("{name:32} {:>8.0} [{:.0}..{:.0}] {unit}", spread.median, spread.min, spread.max);
+    }
+    Ok(())
+}

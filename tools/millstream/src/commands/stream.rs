@@ -1,0 +1,291 @@
+//! `millstream stream create | list | describe | delete | delete-before`.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use millstream_protocol::frame::control::{
+    Durability, PartitionInfo, PartitionState, StreamConfig, StreamInfo, StreamSummary,
+};
+use millstream_protocol::{ByteSize, Offset, PartitionId, Timestamp};
+use serde::Serialize;
+
+use super::{Session, legal_name};
+use crate::cli::{Limit, Stream, StreamCreate};
+use crate::context::ServerFlags;
+use crate::exit::{Exit, Failure};
+use crate::output::{Align, Output, Paint, Table, count, counted, facts};
+use crate::time::{rfc3339, span};
+
+/// Runs one of them.
+///
+/// # Errors
+/// What the server says, or that it cannot be reached.
+pub async fn run(command: Stream, server: &ServerFlags, output: Output) -> Result<(), Failure> {
+    if let Stream::Create(StreamCreate { name, .. })
+    | Stream::Describe { name }
+    | Stream::Delete { name, .. }
+    | Stream::DeleteBefore { name, .. } = &command
+    {
+        legal_name("stream", name)?;
+    }
+    Session::with(server, async |session| match command {
+        Stream::Create(create) => create_stream(session, create, output).await,
+        Stream::List => list(session, output).await,
+        Stream::Describe { name } => describe(session, &name, output).await,
+        Stream::Delete { name, yes } => delete(session, &name, yes, output).await,
+        Stream::DeleteBefore { name, partition, offset } => {
+            delete_before(session, &name, PartitionId(partition), Offset(offset), output).await
+        }
+    })
+    .await
+}
+
+async fn create_stream(session: &Session, create: StreamCreate, output: Output) -> Result<(), Failure> {
+    let config = config(&create)?;
+    let created = session.client.create_stream(&create.name, create.partitions, config).await;
+    let info = created
+        .map_err(|error| session.failure(&error).or_try(format!("millstream stream describe {}", create.name)))?;
+    output.result(&StreamView::from(&info), |_| {
+        format!("created stream '{}' with {}", info.name, counted(info.partitions.len() as u64, "partition"))
+    })
+}
+
+fn config(create: &StreamCreate) -> Result<StreamConfig, Failure> {
+    let mut config = StreamConfig::default();
+    match create.retention {
+        None => {}
+        Some(Limit::None) => config.retention_ms = None,
+        Some(Limit::Some(time)) => config.retention_ms = Some(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+    }
+    match create.retention_bytes {
+        None => {}
+        Some(Limit::None) => config.retention_bytes = None,
+        Some(Limit::Some(size)) => config.retention_bytes = Some(size.bytes()),
+    }
+    if let Some(durability) = create.durability {
+        config.durability = durability.into();
+    }
+    if let Some(size) = create.segment_bytes {
+        config.segment_bytes = size.bytes();
+    }
+    if let Some(size) = create.record_bytes_max {
+        let too_large = |_| Failure::usage(format!("--record-bytes-max {size} is too large: 8 MiB at most"));
+        config.record_bytes_max = u32::try_from(size.bytes()).map_err(too_large)?;
+    }
+    Ok(config)
+}
+
+async fn list(session: &Session, output: Output) -> Result<(), Failure> {
+    let streams = session.client.list_streams().await.map_err(|error| session.failure(&error))?;
+    if streams.is_empty() && !output.json {
+        output.note("no streams yet: `millstream stream create NAME`, or produce to one");
+        return Ok(());
+    }
+    let views: Vec<SummaryView<'_>> = streams.iter().map(SummaryView::from).collect();
+    output.result(&views, |paint| {
+        let mut table = Table::new(&[
+            ("STREAM", Align::Left),
+            ("PARTITIONS", Align::Right),
+            ("RECORDS", Align::Right),
+            ("SIZE", Align::Right),
+            ("DURABILITY", Align::Left),
+        ]);
+        for stream in &streams {
+            table.row([
+                stream.name.clone(),
+                stream.partitions.to_string(),
+                count(stream.records),
+                ByteSize(stream.bytes).to_string(),
+                durability(stream.durability).into(),
+            ]);
+        }
+        table.render(paint)
+    })
+}
+
+async fn describe(session: &Session, name: &str, output: Output) -> Result<(), Failure> {
+    let info = match session.client.describe_stream(name).await {
+        Ok(info) => info,
+        Err(error) => return Err(session.stream_failure(name, &error).await),
+    };
+    output.result(&StreamView::from(&info), |paint| description(&info, paint))
+}
+
+fn description(info: &StreamInfo, paint: Paint) -> String {
+    let config = &info.config;
+    let forever = || "forever".to_owned();
+    let records: u64 = info.partitions.iter().map(|p| p.high_watermark.saturating_sub(p.log_start)).sum();
+    let head = facts(
+        paint,
+        &[
+            ("stream", info.name.clone()),
+            ("id", info.id.to_string()),
+            ("created", rfc3339(Timestamp(info.created_ms))),
+            ("durability", durability(config.durability).into()),
+            ("retention", config.retention_ms.map_or_else(forever, |ms| span(Duration::from_millis(ms)))),
+            ("retention bytes", config.retention_bytes.map_or("unlimited".into(), |n| ByteSize(n).to_string())),
+            ("segment bytes", ByteSize(config.segment_bytes).to_string()),
+            ("largest record", ByteSize(u64::from(config.record_bytes_max)).to_string()),
+            ("records", count(records)),
+        ],
+    );
+    let mut table = Table::new(&[
+        ("PARTITION", Align::Right),
+        ("FIRST OFFSET", Align::Right),
+        ("NEXT OFFSET", Align::Right),
+        ("SIZE", Align::Right),
+        ("EPOCH", Align::Right),
+        ("STATE", Align::Left),
+    ]);
+    for partition in &info.partitions {
+        table.row([
+            partition.partition.to_string(),
+            count(partition.log_start),
+            count(partition.high_watermark),
+            ByteSize(partition.bytes).to_string(),
+            partition.epoch.to_string(),
+            state(partition.state).into(),
+        ]);
+    }
+    format!("{head}\n\n{}", table.render(paint))
+}
+
+/// On a terminal it asks; a script that names the stream means it.
+async fn delete(session: &Session, name: &str, yes: bool, output: Output) -> Result<(), Failure> {
+    if !yes && io::stdin().is_terminal() && io::stderr().is_terminal() {
+        let info = match session.client.describe_stream(name).await {
+            Ok(info) => info,
+            Err(error) => return Err(session.stream_failure(name, &error).await),
+        };
+        let records: u64 = info.partitions.iter().map(|p| p.high_watermark.saturating_sub(p.log_start)).sum();
+        confirm(&format!("Delete stream '{name}' and its {}? [y/N] ", counted(records, "record")))?;
+    }
+    if let Err(error) = session.client.delete_stream(name).await {
+        return Err(session.stream_failure(name, &error).await);
+    }
+    output.result(&serde_json::json!({ "deleted": name }), |_| format!("deleted stream '{name}'"))
+}
+
+fn confirm(question: &str) -> Result<(), Failure> {
+    let _ = write!(io::stderr(), "{question}").and_then(|()| io::stderr().flush());
+    let mut answer = String::new();
+    let read = io::stdin().read_line(&mut answer);
+    read.map_err(|error| Failure::local(format!("cannot read the answer: {error}")))?;
+    match answer.trim().to_ascii_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
+        _ => Err(Failure::new(Exit::Usage, "nothing was deleted")),
+    }
+}
+
+async fn delete_before(
+    session: &Session,
+    name: &str,
+    partition: PartitionId,
+    offset: Offset,
+    output: Output,
+) -> Result<(), Failure> {
+    let log_start = match session.client.delete_before(name, partition, offset).await {
+        Ok(log_start) => log_start,
+        Err(error) => return Err(session.stream_failure(name, &error).await),
+    };
+    let view = serde_json::json!({ "stream": name, "partition": partition.0, "log_start": log_start.0 });
+    output.result(&view, |_| format!("partition {partition} of '{name}' now begins at offset {}", count(log_start.0)))
+}
+
+fn durability(durability: Durability) -> &'static str {
+    match durability {
+        Durability::Synced => "synced",
+        Durability::Written => "written",
+    }
+}
+
+fn state(state: PartitionState) -> &'static str {
+    match state {
+        PartitionState::Online => "online",
+        PartitionState::ReadOnly => "read-only",
+        PartitionState::Offline => "offline",
+    }
+}
+
+#[derive(Serialize)]
+struct SummaryView<'a> {
+    id: u64,
+    name: &'a str,
+    partitions: u32,
+    durability: &'static str,
+    records: u64,
+    bytes: u64,
+}
+
+impl<'a> From<&'a StreamSummary> for SummaryView<'a> {
+    fn from(stream: &'a StreamSummary) -> Self {
+        Self {
+            id: stream.id,
+            name: &stream.name,
+            partitions: stream.partitions,
+            durability: durability(stream.durability),
+            records: stream.records,
+            bytes: stream.bytes,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct StreamView<'a> {
+    id: u64,
+    name: &'a str,
+    created_ms: i64,
+    durability: &'static str,
+    retention_ms: Option<u64>,
+    retention_bytes: Option<u64>,
+    segment_bytes: u64,
+    record_bytes_max: u32,
+    records: u64,
+    bytes: u64,
+    partitions: Vec<PartitionView<'a>>,
+}
+
+#[derive(Serialize)]
+struct PartitionView<'a> {
+    partition: u32,
+    log_start: u64,
+    high_watermark: u64,
+    bytes: u64,
+    epoch: u32,
+    state: &'static str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    owner: &'a str,
+}
+
+impl<'a> From<&'a StreamInfo> for StreamView<'a> {
+    fn from(info: &'a StreamInfo) -> Self {
+        let records = |p: &PartitionInfo| p.high_watermark.saturating_sub(p.log_start);
+        Self {
+            id: info.id,
+            name: &info.name,
+            created_ms: info.created_ms,
+            durability: durability(info.config.durability),
+            retention_ms: info.config.retention_ms,
+            retention_bytes: info.config.retention_bytes,
+            segment_bytes: info.config.segment_bytes,
+            record_bytes_max: info.config.record_bytes_max,
+            records: info.partitions.iter().map(records).sum(),
+            bytes: info.partitions.iter().map(|p| p.bytes).sum(),
+            partitions: info.partitions.iter().map(PartitionView::from).collect(),
+        }
+    }
+}
+
+impl<'a> From<&'a PartitionInfo> for PartitionView<'a> {
+    fn from(partition: &'a PartitionInfo) -> Self {
+        Self {
+            partition: partition.partition,
+            log_start: partition.log_start,
+            high_watermark: partition.high_watermark,
+            bytes: partition.bytes,
+            epoch: partition.epoch,
+            state: state(partition.state),
+            owner: &partition.owner,
+        }
+    }
+}
