@@ -1,4 +1,7 @@
 //! The bare machine in figures: `cargo bench -p millstream-benches --bench ceilings [-- --json]`.
+//!
+//! On a virtual machine whose cores halt when idle, a lone `fdatasync` may be seen only at the next timer tick (4 ms at
+//! 250 Hz, sixteen times its real cost): compare with a run beside other work before believing the last three.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

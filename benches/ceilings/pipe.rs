@@ -4,8 +4,9 @@
 //! produce  client: batches ─► quinn stream ─► server: whatever has come ─► one write, one fdatasync ─► acks
 //! fetch    server: mapped file ─► quinn stream ─► client: counts
 //! ```
-//! The bytes have no frames: the first byte of a stream says which of the two it is, an ack is the number of bytes
-//! that are durable so far. Grouping is the product's: what waits while a sync runs shares the next one. Each side has
+//! The disk bounds the synced way long before the network does; without the sync it is the CPU. Hence both.
+//! The bytes have no frames: the first byte of a stream says what it is, an ack is the number of bytes
+//! that are written, or durable, so far. Grouping is the product's: what waits while a sync runs shares the next one. Each side has
 //! its own runtime, as two processes would.
 //!
 //! It leaves out all that a product must do: checksums, offsets, indexes, bounded memory, more than one file.
@@ -25,7 +26,8 @@ use tokio::sync::{Semaphore, watch};
 use crate::disk;
 use crate::quic::{self, Certificate, Error};
 
-const PRODUCE: u8 = b'P';
+const SYNCED: u8 = b'S';
+const WRITTEN: u8 = b'W';
 const FETCH: u8 = b'F';
 /// What one fetch writes at a time.
 const FETCH_CHUNK: usize = 1 << 20;
@@ -38,6 +40,15 @@ const CHUNKS: usize = 64;
 /// No threads.
 pub fn runtime(name: &str) -> io::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name(name).enable_all().build()
+}
+
+/// What an ack of the pipe means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ack {
+    /// `fdatasync` has returned.
+    Synced,
+    /// `write` has returned.
+    Written,
 }
 
 /// A running pipe: a server and one connection to it.
@@ -69,8 +80,8 @@ impl Pipe {
     ///
     /// # Errors
     /// The connection, or the server's disk.
-    pub fn produce(&self, batch: &Bytes, count: usize, depth: usize) -> Result<Duration, Error> {
-        self.client.block_on(produce(&self.connection, batch.clone(), count, depth))
+    pub fn produce(&self, batch: &Bytes, count: usize, depth: usize, ack: Ack) -> Result<Duration, Error> {
+        self.client.block_on(produce(&self.connection, batch.clone(), count, depth, ack))
     }
 
     /// Sends `batch` `count` times, each after the ack of the one before; the time of each.
@@ -104,10 +115,16 @@ impl Drop for Pipe {
 
 // ---- the client ----
 
-async fn produce(connection: &Connection, batch: Bytes, count: usize, depth: usize) -> Result<Duration, Error> {
+async fn produce(
+    connection: &Connection,
+    batch: Bytes,
+    count: usize,
+    depth: usize,
+    kind: Ack,
+) -> Result<Duration, Error> {
     let start = Instant::now();
     let (mut send, mut recv) = connection.open_bi().await?;
-    send.write_all(&[PRODUCE]).await?;
+    send.write_all(&[if kind == Ack::Synced { SYNCED } else { WRITTEN }]).await?;
     let room = Arc::new(Semaphore::new(depth));
     let length = batch.len() as u64;
     let sender = tokio::spawn({
@@ -133,7 +150,7 @@ async fn produce(connection: &Connection, batch: Bytes, count: usize, depth: usi
 
 async fn round_trips(connection: &Connection, batch: &Bytes, count: usize) -> Result<Vec<Duration>, Error> {
     let (mut send, mut recv) = connection.open_bi().await?;
-    send.write_all(&[PRODUCE]).await?;
+    send.write_all(&[SYNCED]).await?;
     let mut times = Vec::with_capacity(count);
     let mut wanted = 0;
     for _ in 0..count {
@@ -179,7 +196,8 @@ async fn accept(endpoint: Endpoint, directory: PathBuf, cached: Bytes) {
                 let mut kind = [0];
                 recv.read_exact(&mut kind).await?;
                 match kind[0] {
-                    PRODUCE => take(send, recv, &path).await,
+                    SYNCED => take(send, recv, &path, Ack::Synced).await,
+                    WRITTEN => take(send, recv, &path, Ack::Written).await,
                     _ => give(send, cached).await,
                 }
             });
@@ -195,10 +213,10 @@ async fn give(mut send: SendStream, mut cached: Bytes) -> Result<(), Error> {
 }
 
 /// Reads on; a thread of its own writes and syncs; acks go out meanwhile.
-async fn take(mut send: SendStream, mut recv: RecvStream, path: &Path) -> Result<(), Error> {
+async fn take(mut send: SendStream, mut recv: RecvStream, path: &Path, ack: Ack) -> Result<(), Error> {
     let (to_disk, waiting) = mpsc::channel();
-    let (synced, mut progress) = watch::channel(0);
-    let writer = write(File::create(path)?, waiting, synced);
+    let (done, mut progress) = watch::channel(0);
+    let writer = write(File::create(path)?, waiting, done, ack);
     let acks = tokio::spawn(async move {
         while progress.changed().await.is_ok() {
             let bytes: u64 = *progress.borrow_and_update();
@@ -221,7 +239,8 @@ async fn take(mut send: SendStream, mut recv: RecvStream, path: &Path) -> Result
 fn write(
     mut file: File,
     waiting: mpsc::Receiver<Vec<Bytes>>,
-    synced: watch::Sender<u64>,
+    done: watch::Sender<u64>,
+    ack: Ack,
 ) -> JoinHandle<io::Result<()>> {
     std::thread::spawn(move || {
         let mut total = 0;
@@ -234,8 +253,10 @@ fn write(
                 let written = file.write_vectored(rest)?;
                 IoSlice::advance_slices(&mut rest, written);
             }
-            file.sync_data()?;
-            synced.send_replace(total);
+            if ack == Ack::Synced {
+                file.sync_data()?;
+            }
+            done.send_replace(total);
         }
         Ok(())
     })
@@ -254,7 +275,9 @@ mod tests {
         disk::fill(&cached, &noise(1 << 20), 3 << 20).expect("written");
         let pipe = Pipe::start(&dir, &cached).expect("it starts");
         let batch = Bytes::from(noise(64 << 10));
-        pipe.produce(&batch, 40, 8).expect("acknowledged");
+        for ack in [Ack::Synced, Ack::Written] {
+            pipe.produce(&batch, 40, 8, ack).expect("acknowledged");
+        }
         assert_eq!(pipe.round_trips(&batch.slice(..1_024), 10).expect("acknowledged").len(), 10);
         pipe.fetch().expect("fetched");
         drop(pipe);

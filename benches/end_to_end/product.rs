@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use millstream_benches::pipe::runtime;
 use millstream_benches::quic::Error;
-use millstream_client::{Client, Producer, Record, Start, StreamConfig};
+use millstream_client::{Client, Durability, Producer, Record, Start, StreamConfig};
 use millstream_server::{Server, ServerConfig};
 use tokio::runtime::Runtime;
 
@@ -37,8 +37,15 @@ impl Product {
         Ok(Self { client, batch_bytes, bytes_in_flight, client_runtime, server, server_runtime })
     }
 
-    async fn producer(&self, stream: &str, partitions: u32, linger: Duration) -> Result<Producer, Error> {
-        self.client.create_stream(stream, partitions, StreamConfig::default()).await?;
+    async fn producer(
+        &self,
+        stream: &str,
+        partitions: u32,
+        durability: Durability,
+        linger: Duration,
+    ) -> Result<Producer, Error> {
+        let config = StreamConfig { durability, ..StreamConfig::default() };
+        self.client.create_stream(stream, partitions, config).await?;
         let producer = self
             .client
             .producer(stream)
@@ -52,9 +59,16 @@ impl Product {
     }
 
     /// Makes a stream and sends it `records` of that value; the time until the last is acknowledged.
-    pub fn produce(&self, stream: &str, partitions: u32, value: &Bytes, records: u64) -> Result<Duration, Error> {
+    pub fn produce(
+        &self,
+        stream: &str,
+        partitions: u32,
+        durability: Durability,
+        value: &Bytes,
+        records: u64,
+    ) -> Result<Duration, Error> {
         self.client_runtime.block_on(async {
-            let producer = self.producer(stream, partitions, Duration::from_millis(5)).await?;
+            let producer = self.producer(stream, partitions, durability, Duration::from_millis(5)).await?;
             let start = Instant::now();
             for _ in 0..records {
                 // What fails is told again by `flush`, and the count below proves it.
@@ -76,7 +90,7 @@ impl Product {
     /// Sends records one by one, each after the receipt of the one before; the time of each.
     pub fn round_trips(&self, stream: &str, value: &Bytes, count: usize) -> Result<Vec<Duration>, Error> {
         self.client_runtime.block_on(async {
-            let producer = self.producer(stream, 1, Duration::ZERO).await?;
+            let producer = self.producer(stream, 1, Durability::Synced, Duration::ZERO).await?;
             let mut times = Vec::with_capacity(count);
             for _ in 0..count {
                 let start = Instant::now();
