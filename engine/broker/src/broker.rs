@@ -270,7 +270,7 @@ impl Broker {
     }
 
     /// Ends the lanes after all that was handed to them, with snapshots of every state, and lets nothing more be appended.
-    /// The directory's lock goes with the broker. Blocks.
+    /// The directory's lock is released. Blocks.
     ///
     /// # Errors
     /// None today.

@@ -37,12 +37,14 @@ fn streams_and_their_records_are_there_after_a_restart_and_deleted_ones_are_not(
     assert!(matches!(broker.stream_by_id(trains.id), Err(BrokerError::StreamDeleted(_))));
     assert_eq!(broker.stream_by_id(StreamId(99)).unwrap_err().code(), Code::UnknownStream);
     assert_eq!(fs::read_dir(dir.path().join("streams")).unwrap().count(), 1, "its files are gone");
+    assert!(matches!(Broker::open(config.clone()), Err(BrokerError::Log(LogError::Locked { .. }))));
     broker.close().unwrap();
     assert!(matches!(partition.append_wait(batch()), Err(LogError::Closed)));
-    assert!(matches!(Broker::open(config.clone()), Err(BrokerError::Log(LogError::Locked { .. }))));
-    drop((flights, trains, reader, broker));
 
-    let broker = Broker::open(config).unwrap();
+    // The directory is free although handles of the closed broker are still held.
+    let reopened = Broker::open(config).unwrap();
+    drop((trains, reader, broker));
+    let broker = reopened;
     assert_eq!(broker.server_id(), id);
     let flights = broker.stream("flights").unwrap();
     let partition = flights.partition(PartitionId(2)).unwrap();

@@ -15,6 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use millstream_protocol::{Incarnation, PartitionId, StreamId};
+use parking_lot::Mutex;
 
 use crate::error::{Context, LogError};
 use crate::storage::{Access, Storage, read_exact_at, write_atomically};
@@ -31,7 +32,7 @@ const FORMAT_BYTES_MAX: u64 = 4_096;
 pub struct DataDir {
     root: PathBuf,
     id: u64,
-    _lock: Box<dyn Send + Sync>,
+    lock: Mutex<Option<Box<dyn Send + Sync>>>,
 }
 
 impl DataDir {
@@ -53,7 +54,7 @@ impl DataDir {
             io::ErrorKind::WouldBlock => LogError::Locked { path: root.to_owned() },
             _ => LogError::io("lock", root, error),
         })?;
-        let directory = Self { root: root.to_owned(), id: id.unwrap_or(new_id), _lock: lock };
+        let directory = Self { root: root.to_owned(), id: id.unwrap_or(new_id), lock: Mutex::new(Some(lock)) };
         for path in [directory.root.clone(), directory.streams(), directory.quarantine()] {
             storage.create_dir_all(&path).context("create", &path)?;
         }
@@ -63,6 +64,11 @@ impl DataDir {
         }
         storage.sync_dir(root).context("sync", root)?;
         Ok(directory)
+    }
+
+    /// Lets another process open the directory; nothing may be written to it after this.
+    pub fn unlock(&self) {
+        self.lock.lock().take();
     }
 
     /// The directory's random number, made with it.

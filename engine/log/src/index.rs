@@ -155,6 +155,7 @@ pub fn decode(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::segment::BatchPlace;
 
     fn extent() -> Extent {
         let mut extent = Extent::empty(Offset(100), 1_000);
@@ -162,7 +163,15 @@ mod tests {
         for i in 0..50u64 {
             let (offset, time) = (Offset(100 + 10 * i), Timestamp(5_000 + 3 * i as i64));
             let epoch = Epoch(if i < 20 { 1 } else { 4 });
-            extent.note_batch(offset, Offset(offset.0 + 10), position, 300, time, epoch, Offset(offset.0 - 7));
+            extent.add(&BatchPlace {
+                offset,
+                end: Offset(offset.0 + 10),
+                position,
+                length: 300,
+                append_time: time,
+                epoch,
+                synced_end: Offset(offset.0 - 7),
+            });
             position += 300;
         }
         extent

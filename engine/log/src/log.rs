@@ -211,9 +211,11 @@ impl Log {
         Ok(moved)
     }
 
-    /// Ends the lanes after all that was handed to them. Appends then give [`LogError::Closed`]; reads go on.
+    /// Ends the lanes after all that was handed to them, and releases the directory's lock. Appends then give
+    /// [`LogError::Closed`]; reads go on.
     pub fn close(&self) {
         self.lanes.lock().clear();
+        self.dir.unlock();
     }
 
     fn lane(&self, identity: Identity) -> LaneSender {

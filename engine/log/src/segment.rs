@@ -19,7 +19,7 @@
 //! *sealed* (never changes again) or *gone* (unlinked; readers that hold it read on).
 //!
 //! Invariants
-//! - Offsets rise without gaps within a generation-0 segment. Checked in [`Segment::note`], again by recovery.
+//! - Offsets rise without gaps within a generation-0 segment. Checked in [`Extent::add`], again by recovery.
 //! - What readers see ([`Segment::extent`]) was written completely before it is noted.
 //!
 //! Not here: when to roll (`lane`), what to delete (`retention`), what is torn (`recovery::tail`).
@@ -166,35 +166,45 @@ impl Extent {
 
     /// Adds the batch that lies at `position`.
     pub fn note(&mut self, header: &BatchHeader, position: u64) {
-        let (offset, end, length) = (header.base_offset, header.end_offset(), header.batch_len() as u64);
-        self.note_batch(offset, end, position, length, header.append_time, header.epoch, header.synced_end);
+        self.add(&BatchPlace {
+            offset: header.base_offset,
+            end: header.end_offset(),
+            position,
+            length: header.batch_len() as u64,
+            append_time: header.append_time,
+            epoch: header.epoch,
+            synced_end: header.synced_end,
+        });
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the stamped fields of one header, which the lane has at hand unencoded"
-    )]
-    pub(crate) fn note_batch(
-        &mut self,
-        offset: Offset,
-        end: Offset,
-        position: u64,
-        length: u64,
-        append_time: Timestamp,
-        epoch: Epoch,
-        synced_end: Offset,
-    ) {
-        assert!(offset >= self.end, "offsets rise: {offset} after {}", self.end);
-        assert!(position >= self.end_position, "batches do not overlap");
-        self.index.note(offset, position, append_time);
-        if self.epochs.last().is_none_or(|(last, _)| *last < epoch) {
-            self.epochs.push((epoch, offset));
+    /// Adds a batch whose header need not be decoded for it.
+    pub(crate) fn add(&mut self, batch: &BatchPlace) {
+        assert!(batch.offset >= self.end, "offsets rise: {} after {}", batch.offset, self.end);
+        assert!(batch.position >= self.end_position, "batches do not overlap");
+        self.index.note(batch.offset, batch.position, batch.append_time);
+        if self.epochs.last().is_none_or(|(last, _)| *last < batch.epoch) {
+            self.epochs.push((batch.epoch, batch.offset));
         }
-        self.end = end;
-        self.end_position = position + length;
-        self.last_append_time = append_time;
-        self.synced_end = self.synced_end.max(synced_end);
+        self.end = batch.end;
+        self.end_position = batch.position + batch.length;
+        self.last_append_time = batch.append_time;
+        self.synced_end = self.synced_end.max(batch.synced_end);
     }
+}
+
+/// Where a batch lies, and what it was stamped with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BatchPlace {
+    pub offset: Offset,
+    /// The offset after its last record.
+    pub end: Offset,
+    /// Its position in the file.
+    pub position: u64,
+    /// Its bytes.
+    pub length: u64,
+    pub append_time: Timestamp,
+    pub epoch: Epoch,
+    pub synced_end: Offset,
 }
 
 /// One segment, open.

@@ -10,13 +10,14 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use millstream_protocol::Offset;
 use millstream_protocol::batch::{HEADER_BYTES, Stamp, stamp};
-use millstream_protocol::{Epoch, Offset, Timestamp};
 
 use super::journal::{Group, GroupSeq, Journal, Outcome, StampedBatch};
 use super::{Append, AppendSink, Appended, Command};
 use crate::error::LogError;
 use crate::partition::{Partition, Tail};
+use crate::segment::BatchPlace;
 
 /// A lane without its thread.
 pub(crate) struct Lane {
@@ -33,7 +34,7 @@ pub(crate) struct Lane {
 /// A group being put together.
 struct Staged {
     group: Group,
-    notes: Vec<Note>,
+    places: Vec<BatchPlace>,
     waiters: Vec<Waiter>,
     before: Before,
 }
@@ -41,7 +42,7 @@ struct Staged {
 /// What the lane remembers of a group while the journal has it.
 struct InJournal {
     partition: Arc<Partition>,
-    notes: Vec<Note>,
+    places: Vec<BatchPlace>,
     waiters: Vec<Waiter>,
     before: Before,
 }
@@ -51,17 +52,6 @@ struct InJournal {
 struct Before {
     next_offset: Offset,
     position: u64,
-}
-
-/// What a segment's extent learns of a batch.
-struct Note {
-    offset: Offset,
-    end: Offset,
-    position: u64,
-    length: u64,
-    append_time: Timestamp,
-    epoch: Epoch,
-    synced_end: Offset,
 }
 
 struct Waiter {
@@ -89,7 +79,7 @@ impl Lane {
             match command {
                 Command::Append(append) => self.stage(append),
                 Command::Roll(partition) => {
-                    self.pass();
+                    self.pass(None);
                     let mut tail = partition.tail.lock();
                     if tail.poison.is_none() && tail.next_offset > tail.segment.base() {
                         self.roll(&partition, &mut tail);
@@ -99,7 +89,7 @@ impl Lane {
                 Command::Stop => {}
             }
         }
-        self.pass();
+        self.pass(None);
         self.answers.send();
         for done in barriers {
             // Who asked may have given up waiting.
@@ -129,7 +119,7 @@ impl Lane {
         let Append { partition, batch, token, sink } = append;
         let mut tail = partition.tail.lock();
         if tail.poison.is_none() && self.must_roll(&partition, &tail, &batch) {
-            self.finish_pass(&partition, &mut tail);
+            self.pass(Some((&partition, &mut tail)));
             self.roll(&partition, &mut tail);
         }
         if let Some(reason) = &tail.poison {
@@ -151,7 +141,7 @@ impl Lane {
         let length = bytes.len() as u64;
 
         let staged = self.staged_for(&partition, &tail);
-        staged.notes.push(Note {
+        staged.places.push(BatchPlace {
             offset,
             end,
             position: tail.position,
@@ -188,39 +178,30 @@ impl Lane {
                 sync: partition.is_synced(),
             };
             let before = Before { next_offset: tail.next_offset, position: tail.position };
-            self.staged.push(Staged { group, notes: Vec::new(), waiters: Vec::new(), before });
+            self.staged.push(Staged { group, places: Vec::new(), waiters: Vec::new(), before });
             self.staged.len() - 1
         });
         &mut self.staged[index]
     }
 
-    /// Ends the pass in hand while the caller holds this partition's tail.
-    fn finish_pass(&mut self, partition: &Arc<Partition>, tail: &mut Tail) {
+    /// Ends the pass in hand: everything staged is handed over, and settled as the journal answers. `held` is a tail
+    /// that the caller has locked.
+    fn pass(&mut self, mut held: Option<(&Arc<Partition>, &mut Tail)>) {
         self.hand_over();
         let mut outcomes = Vec::new();
         while !self.out.is_empty() {
             self.journal.poll(&mut outcomes);
             for (seq, outcome) in outcomes.drain(..) {
                 let group = self.take_out(seq);
-                if Arc::ptr_eq(&group.partition, partition) {
-                    self.settle(group, outcome, tail);
-                } else {
-                    let owner = group.partition.clone();
-                    self.settle(group, outcome, &mut owner.tail.lock());
+                match &mut held {
+                    Some((partition, tail)) if Arc::ptr_eq(&group.partition, partition) => {
+                        self.settle(group, outcome, tail);
+                    }
+                    _ => {
+                        let owner = group.partition.clone();
+                        self.settle(group, outcome, &mut owner.tail.lock());
+                    }
                 }
-            }
-        }
-    }
-
-    fn pass(&mut self) {
-        self.hand_over();
-        let mut outcomes = Vec::new();
-        while !self.out.is_empty() {
-            self.journal.poll(&mut outcomes);
-            for (seq, outcome) in outcomes.drain(..) {
-                let group = self.take_out(seq);
-                let owner = group.partition.clone();
-                self.settle(group, outcome, &mut owner.tail.lock());
             }
         }
     }
@@ -229,8 +210,8 @@ impl Lane {
         self.by_partition.clear();
         let mut groups = Vec::with_capacity(self.staged.len());
         for staged in self.staged.drain(..) {
-            let Staged { group, notes, waiters, before } = staged;
-            self.out.push((group.seq, InJournal { partition: group.partition.clone(), notes, waiters, before }));
+            let Staged { group, places, waiters, before } = staged;
+            self.out.push((group.seq, InJournal { partition: group.partition.clone(), places, waiters, before }));
             groups.push(group);
         }
         if !groups.is_empty() {
@@ -245,27 +226,15 @@ impl Lane {
 
     /// Publishes a group that is durable, or undoes or poisons, and answers its waiters.
     fn settle(&mut self, group: InJournal, outcome: Outcome, tail: &mut Tail) {
-        let InJournal { partition, notes, waiters, before } = group;
+        let InJournal { partition, places, waiters, before } = group;
         let error = match outcome {
             Outcome::Durable(end) => {
-                tail.segment.note(|extent| {
-                    for note in &notes {
-                        extent.note_batch(
-                            note.offset,
-                            note.end,
-                            note.position,
-                            note.length,
-                            note.append_time,
-                            note.epoch,
-                            note.synced_end,
-                        );
-                    }
-                });
+                tail.segment.note(|extent| places.iter().for_each(|place| extent.add(place)));
                 if partition.is_synced() {
                     tail.synced_end = end;
                 }
-                let bytes: u64 = notes.iter().map(|note| note.length).sum();
-                partition.publish(end, bytes, tail.epoch, notes[0].offset);
+                let bytes: u64 = places.iter().map(|place| place.length).sum();
+                partition.publish(end, bytes, tail.epoch, places[0].offset);
                 for waiter in waiters {
                     self.answers.push(&waiter.sink, waiter.token, Ok(waiter.appended));
                 }
