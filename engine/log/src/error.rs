@@ -86,6 +86,9 @@ pub enum LogError {
         /// The limit that was met.
         waiting: usize,
     },
+    /// An earlier append of the same source failed.
+    #[error("an earlier batch of this partition was refused: send it again before this one")]
+    Behind,
     /// The log is being closed.
     #[error("the log is being closed: retry after the restart")]
     Closed,
@@ -131,7 +134,7 @@ impl LogError {
     pub fn code(&self) -> Code {
         match self {
             LogError::Io { .. } | LogError::NotADataDirectory { .. } | LogError::OffsetsExhausted => Code::Internal,
-            LogError::Locked { .. } | LogError::Throttled { .. } => Code::Throttled,
+            LogError::Locked { .. } | LogError::Throttled { .. } | LogError::Behind => Code::Throttled,
             LogError::NewerFormat { .. } => Code::Unsupported,
             LogError::PartitionMissing { .. } | LogError::StateDamaged { .. } | LogError::RecordsLost { .. } => {
                 Code::RecordsLost

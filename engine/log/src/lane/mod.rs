@@ -31,6 +31,14 @@ pub trait AppendSink: Send + Sync {
     /// Called on a lane's thread, once the stream's durability holds or the append has failed: do not block. Each token
     /// comes once; the order is that of the appends, per partition.
     fn complete(&self, results: Vec<(u64, Result<Appended, LogError>)>);
+
+    /// Asked on the lane's thread before the append under this token is written: `false` refuses it with
+    /// [`LogError::Behind`]. A source that pipelines says `false` behind a failed append until it has begun anew, so
+    /// that nothing is stored ahead of what is sent again.
+    fn admits(&self, token: u64) -> bool {
+        let _ = token;
+        true
+    }
 }
 
 /// What a lane is asked to do.

@@ -4,10 +4,12 @@
 //! - A high watermark moves only after the journal has said `Durable`, and before the waiters are answered: who has an
 //!   ack can read the record.
 //! - Every append that was taken is answered exactly once, by its own partition's result.
+//! - Behind a failed append nothing of the same source and partition is written in the same step; in later steps the
+//!   source itself decides ([`AppendSink::admits`]).
 //! - A partition that failed is poisoned: nothing is written to it, nothing retried, for this process's life.
 //! - One group per partition and pass: a segment rolls between passes only.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use millstream_protocol::Offset;
@@ -29,6 +31,8 @@ pub(crate) struct Lane {
     /// Groups that the journal has.
     out: Vec<(GroupSeq, InJournal)>,
     answers: Answers,
+    /// Partition and source of each append that failed in this step.
+    failed: HashSet<(usize, usize)>,
 }
 
 /// A group being put together.
@@ -69,6 +73,7 @@ impl Lane {
             by_partition: HashMap::new(),
             out: Vec::new(),
             answers: Answers::default(),
+            failed: HashSet::new(),
         }
     }
 
@@ -91,6 +96,7 @@ impl Lane {
         }
         self.pass(None);
         self.answers.send();
+        self.failed.clear();
         for done in barriers {
             // Who asked may have given up waiting.
             let _ = done.send(());
@@ -125,6 +131,10 @@ impl Lane {
         if let Some(reason) = &tail.poison {
             let error = partition.read_only_error(reason.clone());
             self.answers.push(&sink, token, Err(error));
+            return;
+        }
+        if self.failed.contains(&source(&partition, &sink)) || !sink.admits(token) {
+            self.answers.push(&sink, token, Err(LogError::Behind));
             return;
         }
         let spanned = u64::from(batch.header().last_offset_delta) + 1;
@@ -259,6 +269,7 @@ impl Lane {
             }
         };
         for waiter in waiters {
+            self.failed.insert(source(&partition, &waiter.sink));
             self.answers.push(&waiter.sink, waiter.token, Err(error.clone()));
         }
     }
@@ -283,6 +294,11 @@ impl Lane {
             }
         }
     }
+}
+
+/// Names who appends to which partition, within one step.
+fn source(partition: &Arc<Partition>, sink: &Arc<dyn AppendSink>) -> (usize, usize) {
+    (Arc::as_ptr(partition) as usize, Arc::as_ptr(sink) as *const () as usize)
 }
 
 /// Results by sink, so that one call (and one frame) carries all that a pass made durable.

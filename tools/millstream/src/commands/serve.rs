@@ -34,6 +34,7 @@ pub async fn run(command: Serve, flags: &ServerFlags, output: Output) -> Result<
     if command.print_config {
         return output.result(&config, |_| config.to_toml().trim_end().to_owned());
     }
+    raise_descriptor_limit();
     // Before the start, so that no signal ever meets a half-started server.
     let mut signals = Signals::listen()?;
     let server = tokio::select! {
@@ -46,6 +47,19 @@ pub async fn run(command: Serve, flags: &ServerFlags, output: Output) -> Result<
     tokio::select! {
         stopped = server.stop() => stopped.map_err(|error| failure(&error)),
         number = signals.next() => Err(Failure::new(Exit::Signal(number), "stopped at once, not cleanly: the next start checks the log's end")),
+    }
+}
+
+/// Every partition keeps files open; shells often grant 1,024 at first and far more to who asks.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return;
+    }
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files stays: it bounds how many partitions can be open");
     }
 }
 

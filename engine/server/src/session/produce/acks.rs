@@ -193,6 +193,12 @@ impl LaneState {
 }
 
 impl AppendSink for Acks {
+    /// What was handed over before its predecessor failed is not stored ahead of it.
+    fn admits(&self, token: u64) -> bool {
+        let state = self.state.lock();
+        state.in_hand.get(&token).is_none_or(|(lane, _)| !state.lanes[lane.0].gated)
+    }
+
     /// On a lane's thread: notes the results, wakes the writer, and is gone.
     fn complete(&self, results: Vec<(u64, Result<Appended, LogError>)>) {
         let mut done = Vec::with_capacity(results.len());
