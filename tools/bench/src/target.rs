@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use millstream_client::Client;
-use serde::Deserialize;
+use millstream_client::{Client, LocalServer};
 
 use crate::Failure;
 
@@ -22,12 +21,6 @@ pub struct TargetFlags {
     data_dir: PathBuf,
 }
 
-#[derive(Debug, Deserialize)]
-struct ClientFile {
-    address: String,
-    fingerprint: String,
-}
-
 impl TargetFlags {
     /// Connects.
     pub async fn connect(&self) -> Result<Client, Failure> {
@@ -40,13 +33,7 @@ impl TargetFlags {
             );
             return Err(Failure { exit: 2, text });
         }
-        let path = self.data_dir.join("client.json");
-        let file = std::fs::read(&path).map_err(|error| error.to_string());
-        let file = file.and_then(|bytes| serde_json::from_slice(&bytes).map_err(|error| error.to_string()));
-        let ClientFile { address, fingerprint } = file.map_err(|error| {
-            let text = format!("no server: cannot read {}: {error}; start one with `millstream serve`", path.display());
-            Failure { exit: 60, text }
-        })?;
-        Ok(Client::connect(&address, &fingerprint).await?)
+        let local = LocalServer::read(&self.data_dir).map_err(|error| Failure { exit: 60, text: error.to_string() })?;
+        Ok(Client::connect(local.address, local.fingerprint).await?)
     }
 }
