@@ -34,7 +34,7 @@ pub async fn run(command: Serve, flags: &ServerFlags, output: Output) -> Result<
     if command.print_config {
         return output.result(&config, |_| config.to_toml().trim_end().to_owned());
     }
-    raise_descriptor_limit();
+    raise_descriptor_limit(output);
     // Before the start, so that no signal ever meets a half-started server.
     let mut signals = Signals::listen()?;
     let server = tokio::select! {
@@ -51,7 +51,7 @@ pub async fn run(command: Serve, flags: &ServerFlags, output: Output) -> Result<
 }
 
 /// Every partition keeps files open; shells often grant 1,024 at first and far more to who asks.
-fn raise_descriptor_limit() {
+fn raise_descriptor_limit(output: Output) {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current == limit.maximum {
@@ -59,7 +59,7 @@ fn raise_descriptor_limit() {
     }
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::warn!(%error, "the limit of open files stays: it bounds how many partitions can be open");
+        output.note(&format!("the limit of open files stays ({error}): it bounds how many partitions can be open"));
     }
 }
 
