@@ -53,10 +53,18 @@ pub(super) struct Acks {
 #[derive(Default)]
 struct State {
     next_token: u64,
-    in_hand: HashMap<u64, (Lane, InHand)>,
+    in_hand: HashMap<u64, Routed>,
     lanes: Vec<LaneState>,
     ready: Vec<ProduceAck>,
     closed: bool,
+}
+
+struct Routed {
+    lane: Lane,
+    in_hand: InHand,
+    /// One before it failed after it was handed over: it must not be stored ahead of that one, even if the
+    /// partition has been resumed since.
+    behind: bool,
 }
 
 #[derive(Default)]
@@ -98,7 +106,7 @@ impl Acks {
         let token = state.next_token;
         state.next_token += 1;
         state.lanes[lane.0].in_hand += 1;
-        state.in_hand.insert(token, (lane, in_hand));
+        state.in_hand.insert(token, Routed { lane, in_hand, behind: false });
         token
     }
 
@@ -107,7 +115,7 @@ impl Acks {
         let taken = {
             let mut state = self.state.lock();
             let taken = state.in_hand.remove(&token);
-            if let Some((lane, in_hand)) = &taken {
+            if let Some(Routed { lane, in_hand, .. }) = &taken {
                 state.lanes[lane.0].in_hand -= 1;
                 let ack = ProduceAck { correlation: in_hand.correlation, result: Err(refusal.clone()) };
                 state.refuse(*lane, ack);
@@ -174,10 +182,14 @@ impl State {
         lane.release(&mut self.ready);
     }
 
-    fn complete(&mut self, lane: Lane, ack: ProduceAck) {
+    fn complete(&mut self, token: u64, lane: Lane, ack: ProduceAck) {
+        if ack.result.is_err() {
+            self.lanes[lane.0].gated = true;
+            let later = self.in_hand.iter_mut().filter(|(other, routed)| **other > token && routed.lane == lane);
+            later.for_each(|(_, routed)| routed.behind = true);
+        }
         let lane = &mut self.lanes[lane.0];
         lane.in_hand -= 1;
-        lane.gated |= ack.result.is_err();
         self.ready.push(ack);
         lane.release(&mut self.ready);
     }
@@ -195,8 +207,7 @@ impl LaneState {
 impl AppendSink for Acks {
     /// What was handed over before its predecessor failed is not stored ahead of it.
     fn admits(&self, token: u64) -> bool {
-        let state = self.state.lock();
-        state.in_hand.get(&token).is_none_or(|(lane, _)| !state.lanes[lane.0].gated)
+        self.state.lock().in_hand.get(&token).is_none_or(|routed| !routed.behind)
     }
 
     /// On a lane's thread: notes the results, wakes the writer, and is gone.
@@ -205,13 +216,13 @@ impl AppendSink for Acks {
         {
             let mut state = self.state.lock();
             for (token, result) in results {
-                let Some((lane, in_hand)) = state.in_hand.remove(&token) else { continue };
+                let Some(Routed { lane, in_hand, .. }) = state.in_hand.remove(&token) else { continue };
                 let result = result
                     .map(|appended| Stored { base_offset: appended.base_offset, append_time: appended.append_time })
                     .map_err(|error| log_refusal(&error));
                 done.push((in_hand, result.as_ref().map(|_| ()).map_err(Refusal::clone)));
                 let correlation = done.last().map_or(0, |(in_hand, _)| in_hand.correlation);
-                state.complete(lane, ProduceAck { correlation, result });
+                state.complete(token, lane, ProduceAck { correlation, result });
             }
         }
         self.wake.notify_one();
@@ -290,6 +301,20 @@ mod tests {
         acks.fail(second, Refusal::new(Code::Throttled, "x"));
         assert!(acks.is_gated(one));
         assert_eq!(correlations(&acks), [1, 2]);
+    }
+
+    #[test]
+    fn a_failure_bars_what_was_handed_over_behind_it_and_nothing_else() {
+        let acks = Acks::new(8, Arc::default());
+        let (one, two) = (acks.add_lane(), acks.add_lane());
+        let tokens = [(one, 1), (one, 2), (two, 3), (one, 4)].map(|(lane, n)| acks.begin(lane, in_hand(n)));
+        acks.refuse(one, in_hand(5), Refusal::new(Code::CorruptBatch, "x"));
+        assert!(tokens.iter().all(|token| acks.admits(*token)), "all of them came before the refused one");
+        acks.complete(vec![(tokens[1], Err(LogError::DiskFull))]);
+        acks.resume(one);
+        let resumed = acks.begin(one, in_hand(6));
+        assert_eq!(tokens.map(|token| acks.admits(token)), [true, true, true, false]);
+        assert!(acks.admits(resumed));
     }
 
     #[test]
