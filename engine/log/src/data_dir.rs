@@ -7,6 +7,7 @@
 //! streams/<stream>/<partition>-<incarnation>/
 //!     <base>.<generation>.log    segments     <base>.<generation>.index   a cache
 //!     state/                     the partition's state log: segments and <offset>.snapshot
+//! journal/<lane>-<number>.journal, <slot>.checkpoint
 //! quarantine/                what recovery cut off or did not understand: never deleted by us
 //! ```
 //! Names are made of numbers only: no client's string ever becomes a path.
@@ -18,6 +19,7 @@ use millstream_protocol::{Incarnation, PartitionId, StreamId};
 use parking_lot::Mutex;
 
 use crate::error::{Context, LogError};
+use crate::segment::Identity;
 use crate::storage::{Access, Storage, read_exact_at, write_atomically};
 
 /// The format this code writes, and the newest it opens.
@@ -41,7 +43,7 @@ impl DataDir {
     /// # Errors
     /// [`LogError::Locked`], [`LogError::NewerFormat`], [`LogError::NotADataDirectory`], [`LogError::Io`].
     pub fn open(storage: &dyn Storage, root: &Path, new_id: u64) -> Result<Self, LogError> {
-        storage.create_dir_all(root).context("create the data directory", root)?;
+        create_durably(storage, root)?;
         let format_path = root.join(FORMAT_FILE);
         let id = match read_format(storage, &format_path)? {
             Some(text) => Some(parse_format(&text, root)?),
@@ -55,7 +57,7 @@ impl DataDir {
             _ => LogError::io("lock", root, error),
         })?;
         let directory = Self { root: root.to_owned(), id: id.unwrap_or(new_id), lock: Mutex::new(Some(lock)) };
-        for path in [directory.root.clone(), directory.streams(), directory.quarantine()] {
+        for path in [directory.streams(), directory.journal(), directory.quarantine()] {
             storage.create_dir_all(&path).context("create", &path)?;
         }
         if id.is_none() {
@@ -69,6 +71,11 @@ impl DataDir {
     /// Lets another process open the directory; nothing may be written to it after this.
     pub fn unlock(&self) {
         self.lock.lock().take();
+    }
+
+    /// Whether it was unlocked.
+    pub fn is_unlocked(&self) -> bool {
+        self.lock.lock().is_none()
     }
 
     /// The directory's random number, made with it.
@@ -96,6 +103,17 @@ impl DataDir {
         self.root.join("catalog")
     }
 
+    /// Where a partition's segments are.
+    pub fn partition(&self, identity: Identity) -> PathBuf {
+        let parent = if identity.stream.0 == 0 { self.catalog() } else { self.stream(identity.stream) };
+        parent.join(partition_dir_name(identity.partition, identity.incarnation))
+    }
+
+    /// Where the lanes' journals and the checkpoints are.
+    pub fn journal(&self) -> PathBuf {
+        self.root.join("journal")
+    }
+
     /// Where recovery puts what it cuts or does not understand.
     pub fn quarantine(&self) -> PathBuf {
         self.root.join("quarantine")
@@ -119,6 +137,18 @@ pub fn parse_partition_dir_name(name: &str) -> Option<(PartitionId, Incarnation)
 pub fn parse_stream_dir_name(name: &str) -> Option<StreamId> {
     let id: u64 = name.parse().ok()?;
     (format!("{id:010}") == name).then_some(StreamId(id))
+}
+
+/// Makes a directory and its missing parents; their names are durable when it returns.
+fn create_durably(storage: &dyn Storage, path: &Path) -> Result<(), LogError> {
+    let missing: Vec<&Path> =
+        path.ancestors().take_while(|ancestor| !ancestor.as_os_str().is_empty() && storage.list(ancestor).is_err()).collect();
+    storage.create_dir_all(path).context("create the data directory", path)?;
+    for made in missing {
+        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        storage.sync_dir(parent).context("sync", parent)?;
+    }
+    Ok(())
 }
 
 fn read_format(storage: &dyn Storage, path: &Path) -> Result<Option<String>, LogError> {
@@ -147,7 +177,7 @@ fn parse_format(text: &str, root: &Path) -> Result<u64, LogError> {
 
 /// A directory without FORMAT may be empty, or have what a first start leaves when it is cut short.
 fn is_ours_or_empty(storage: &dyn Storage, root: &Path) -> Result<bool, LogError> {
-    let known = ["LOCK", "FORMAT.tmp", "streams", "quarantine"];
+    let known = ["LOCK", "FORMAT.tmp", "streams", "journal", "quarantine"];
     Ok(storage.list(root).context("list", root)?.iter().all(|entry| known.contains(&entry.name.as_str())))
 }
 

@@ -1,8 +1,8 @@
 //! A sparse index: offset → position, append time → position. A cache, never the truth.
 //!
-//! In memory for every segment; beside a sealed one also as `{base}.{generation}.index`, so that a start need not
-//! read the segment. The file is written without a sync: one that is missing or fails its checksum is built anew
-//! from the log.
+//! In memory for every segment, and beside it as `{base}.{generation}.index`, so that a start need not read what it
+//! covers: of a sealed segment all, of the active one what was synced when it was written. It is written only after
+//! the segment's sync. One that is missing or fails its checksum is built anew from the log.
 //!
 //! ```text
 //!  at  size  field
@@ -15,9 +15,13 @@
 //!            epochs:  u32 epoch, u64 first offset
 //! ```
 
+use std::io::{self, IoSlice};
+use std::path::Path;
+
 use millstream_protocol::{Epoch, Incarnation, Offset, Timestamp};
 
 use crate::segment::Extent;
+use crate::storage::{Access, Storage, read_exact_at};
 
 const MAGIC: &[u8; 8] = b"MSTRIDX1";
 const HEADER_BYTES: usize = 72;
@@ -98,16 +102,53 @@ pub fn encode(extent: &Extent, incarnation: Incarnation, base: Offset, generatio
     out
 }
 
-/// Reads an index file back; `None` if it is damaged, another segment's, or not of a segment that ends at
-/// `end_position`.
-pub fn decode(
-    bytes: &[u8],
+/// An index file larger than this is not one of ours.
+const FILE_BYTES_MAX: u64 = 64 << 20;
+/// The index of a segment that reaches further is synced: without it a start would have to read all that.
+const SYNC_FROM_BYTES: u64 = 4 << 20;
+
+/// Writes an index file whole or not at all, in place of the one that is there.
+///
+/// # Errors
+/// The system's.
+pub fn write(
+    storage: &dyn Storage,
+    path: &Path,
+    extent: &Extent,
     incarnation: Incarnation,
     base: Offset,
     generation: u32,
-    end_position: u64,
+) -> io::Result<()> {
+    let temporary = path.with_extension("index.tmp");
+    match storage.remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let file = storage.create(&temporary)?;
+    file.write_all_at(&[IoSlice::new(&encode(extent, incarnation, base, generation))], 0)?;
+    if extent.end_position >= SYNC_FROM_BYTES {
+        file.sync_data()?;
+    }
+    storage.rename(&temporary, path)
+}
+
+/// Reads a segment's index file; `None` if there is none or it is not whole.
+pub fn read(
+    storage: &dyn Storage,
+    path: &Path,
+    incarnation: Incarnation,
+    base: Offset,
+    generation: u32,
     interval: u64,
 ) -> Option<Extent> {
+    let file = storage.open(path, Access::Read).ok()?;
+    let length = file.len().ok().filter(|length| *length <= FILE_BYTES_MAX)?;
+    let bytes = read_exact_at(&*file, 0, length as usize).ok()?;
+    decode(&bytes, incarnation, base, generation, interval)
+}
+
+/// Reads an index file back; `None` if it is damaged or another segment's.
+pub fn decode(bytes: &[u8], incarnation: Incarnation, base: Offset, generation: u32, interval: u64) -> Option<Extent> {
     let u32_at = |at: usize| bytes.get(at..)?.first_chunk().map(|b| u32::from_le_bytes(*b));
     let u64_at = |at: usize| bytes.get(at..)?.first_chunk().map(|b| u64::from_le_bytes(*b));
     if bytes.len() < HEADER_BYTES || &bytes[..8] != MAGIC {
@@ -121,7 +162,6 @@ pub fn decode(
         || u64_at(8)? != incarnation.0
         || u64_at(16)? != base.0
         || u32_at(24)? != generation
-        || u64_at(32)? != end_position
     {
         return None;
     }
@@ -143,7 +183,7 @@ pub fn decode(
     });
     Some(Extent {
         end: Offset(u64_at(40)?),
-        end_position,
+        end_position: u64_at(32)?,
         last_append_time: Timestamp(u64_at(48)? as i64),
         synced_end: Offset(u64_at(56)?),
         epochs: epochs.collect(),
@@ -195,10 +235,11 @@ mod tests {
     fn the_file_comes_back_and_any_flipped_bit_or_cut_is_noticed() {
         let extent = extent();
         let bytes = encode(&extent, Incarnation(9), Offset(100), 0);
-        let back = decode(&bytes, Incarnation(9), Offset(100), 0, extent.end_position, 1_000).unwrap();
+        let back = decode(&bytes, Incarnation(9), Offset(100), 0, 1_000).unwrap();
         assert_eq!((back.end, back.index, back.epochs), (extent.end, extent.index.clone(), extent.epochs.clone()));
+        assert_eq!(back.end_position, extent.end_position);
         assert_eq!(back.synced_end, extent.synced_end);
-        let read = |bytes: &[u8]| decode(bytes, Incarnation(9), Offset(100), 0, extent.end_position, 1_000);
+        let read = |bytes: &[u8]| decode(bytes, Incarnation(9), Offset(100), 0, 1_000);
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
@@ -207,7 +248,7 @@ mod tests {
         for length in 0..bytes.len() {
             assert!(read(&bytes[..length]).is_none());
         }
-        assert!(decode(&bytes, Incarnation(8), Offset(100), 0, extent.end_position, 1_000).is_none());
-        assert!(decode(&bytes, Incarnation(9), Offset(100), 0, extent.end_position + 1, 1_000).is_none());
+        assert!(decode(&bytes, Incarnation(8), Offset(100), 0, 1_000).is_none());
+        assert!(decode(&bytes, Incarnation(9), Offset(100), 1, 1_000).is_none());
     }
 }

@@ -41,6 +41,7 @@
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
+mod checkpoint;
 mod clock;
 mod data_dir;
 mod error;
@@ -61,7 +62,7 @@ pub use data_dir::FORMAT_VERSION;
 pub use error::LogError;
 pub use event_listener::{EventListener, Listener};
 pub use lane::{AppendSink, Appended};
-pub use log::{Log, LogConfig};
+pub use log::{Drive, Environment, Log, LogConfig, Replay};
 pub use partition::{Durability, Partition, PartitionConfig};
 pub use read::Chunk;
 pub use recovery::open::Recovered;

@@ -9,11 +9,16 @@ use parking_lot::Mutex;
 use crate::clock::{Clock, SystemClock};
 use crate::data_dir::{DataDir, parse_partition_dir_name, parse_stream_dir_name, partition_dir_name};
 use crate::error::{Context, LogError};
+use crate::checkpoint::{self, Checkpoint, Checkpoints};
+use crate::lane::flush::{FlushThread, Flusher};
+use crate::lane::journal::LocalJournal;
+use crate::lane::ring::Ring;
+use crate::lane::step::Lane;
 use crate::lane::thread::{LaneHandle, LaneSender};
 use crate::partition::{Partition, PartitionConfig};
 use crate::read::BufferPool;
-use crate::recovery::quarantine;
-use crate::segment::{Identity, Kind};
+use crate::recovery::{quarantine, replay};
+use crate::segment::{Identity, Kind, state_incarnation};
 use crate::state_log::{Machine, StateLog};
 use crate::storage::{FileStorage, Storage};
 
@@ -26,6 +31,10 @@ pub struct LogConfig {
     pub index_interval_bytes: u64,
     /// Size at which a state log's segment rolls; default 4 MiB.
     pub state_segment_bytes: u64,
+    /// Most bytes that a crash leaves to be replayed or read, in all: those not yet synced into their segments
+    /// (`written` streams included), and those no index covers; 64 KiB to 16 GiB, default 64 MiB a lane. A lane's journal
+    /// files hold half of its share each.
+    pub unsynced_bytes: u64,
     /// Bytes of events after which a state log is snapshotted; default 1 MiB. Bounds what a start replays.
     pub snapshot_interval_bytes: u64,
 }
@@ -33,12 +42,51 @@ pub struct LogConfig {
 impl Default for LogConfig {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let lanes = cores.min(4);
         Self {
-            lanes: cores.min(4),
+            lanes,
+            unsynced_bytes: lanes as u64 * (64 << 20),
             index_interval_bytes: 256 << 10,
             state_segment_bytes: 4 << 20,
             snapshot_interval_bytes: 1 << 20,
         }
+    }
+}
+
+/// What a log works with.
+#[derive(Clone)]
+pub struct Environment {
+    /// Where the files are.
+    pub storage: Arc<dyn Storage>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Who does the lanes' and the background's work.
+    pub drive: Drive,
+}
+
+/// Who does the work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Drive {
+    /// Threads of the log's own.
+    #[default]
+    Threads,
+    /// Whoever calls [`Log::step`] and [`Log::tick`], and waiting calls themselves: for simulators.
+    Caller,
+}
+
+impl Drive {
+    /// Threads that work on many files at once.
+    fn threads(self) -> usize {
+        match self {
+            Drive::Threads => 8,
+            Drive::Caller => 1,
+        }
+    }
+}
+
+impl Default for Environment {
+    fn default() -> Self {
+        Self { storage: Arc::new(FileStorage), clock: Arc::new(SystemClock::default()), drive: Drive::Threads }
     }
 }
 
@@ -49,6 +97,7 @@ pub(crate) struct Shared {
     pub config: LogConfig,
     pub pool: Arc<BufferPool>,
     pub quarantine: PathBuf,
+    pub flusher: Arc<Flusher>,
 }
 
 /// An open data directory. Dropping it ends the lanes after what they have in hand, and releases the lock.
@@ -56,7 +105,22 @@ pub struct Log {
     shared: Arc<Shared>,
     lanes: Mutex<Vec<LaneHandle>>,
     senders: Vec<LaneSender>,
+    flushing: Mutex<Option<FlushThread>>,
     dir: DataDir,
+    replayed: Replay,
+}
+
+/// What the lanes' journals gave back at a start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Replay {
+    /// Frames replayed.
+    pub frames: usize,
+    /// Bytes of batches written back into their segments.
+    pub bytes: u64,
+    /// Bytes of journal read.
+    pub bytes_read: u64,
+    /// Journal frames and checkpoints that are damaged.
+    pub damaged: usize,
 }
 
 impl Log {
@@ -65,29 +129,63 @@ impl Log {
     /// # Errors
     /// [`LogError::Locked`], [`LogError::NewerFormat`], [`LogError::NotADataDirectory`], [`LogError::Io`].
     pub fn open(root: &Path, config: LogConfig, new_id: u64) -> Result<Self, LogError> {
-        Self::open_on(Arc::new(FileStorage), Arc::new(SystemClock::default()), root, config, new_id)
+        Self::open_in(Environment::default(), root, config, new_id)
     }
 
     /// The same on any storage and clock.
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn open_on(
-        storage: Arc<dyn Storage>,
-        clock: Arc<dyn Clock>,
-        root: &Path,
-        config: LogConfig,
-        new_id: u64,
-    ) -> Result<Self, LogError> {
+    pub fn open_in(environment: Environment, root: &Path, config: LogConfig, new_id: u64) -> Result<Self, LogError> {
+        let Environment { storage, clock, drive } = environment;
         let dir = DataDir::open(&*storage, root, new_id)?;
-        let lanes: Vec<LaneHandle> = (0..config.lanes.clamp(1, 64))
-            .map(LaneHandle::start)
-            .collect::<Result<_, _>>()
-            .context("start a lane for", root)?;
+        let (flusher, replayed) = recover_journals(&storage, &dir, &config, drive.threads())?;
+        let journal_id = flusher.journal_id();
+        let lane_count = config.lanes.clamp(1, 64);
+        let file_bytes = config.unsynced_bytes / lane_count as u64 / 2;
+        let lane = |index: usize| {
+            let ring = Ring::new(storage.clone(), dir.journal(), index as u32, journal_id, file_bytes);
+            Lane::new(Box::new(LocalJournal::new(index, flusher.clone(), ring)))
+        };
+        let lanes = (0..lane_count).map(|index| match drive {
+            Drive::Threads => LaneHandle::start(index, lane(index)),
+            Drive::Caller => Ok(LaneHandle::stepped(lane(index))),
+        });
+        let lanes: Vec<LaneHandle> = lanes.collect::<Result<_, _>>().context("start a lane for", root)?;
+        let flushing = match drive {
+            Drive::Threads => Some(FlushThread::start(flusher.clone()).context("start the flushing for", root)?),
+            Drive::Caller => None,
+        };
         let senders = lanes.iter().map(LaneHandle::sender).collect();
         let quarantine = dir.quarantine();
-        let shared = Shared { storage, clock, config, pool: Arc::default(), quarantine };
-        Ok(Self { shared: Arc::new(shared), lanes: Mutex::new(lanes), senders, dir })
+        let shared = Shared { storage, clock, config, pool: Arc::default(), quarantine, flusher };
+        Ok(Self {
+            shared: Arc::new(shared),
+            lanes: Mutex::new(lanes),
+            senders,
+            flushing: Mutex::new(flushing),
+            dir,
+            replayed,
+        })
+    }
+
+    /// What the journals gave back when the log was opened.
+    pub fn replayed(&self) -> Replay {
+        self.replayed
+    }
+
+    /// Carries out what waits on the lanes, where the caller drives them.
+    pub fn step(&self) {
+        self.senders.iter().for_each(LaneSender::before_wait);
+    }
+
+    /// Does the background's work, where the caller drives it: flushes what is due or, when `idle`, everything, and then
+    /// writes the marks.
+    pub fn tick(&self, idle: bool) {
+        self.shared.flusher.tick(idle);
+        if idle {
+            self.shared.flusher.write_marks();
+        }
     }
 
     /// The directory's random number, made with it.
@@ -173,6 +271,14 @@ impl Log {
         Partition::open(&self.shared, lane, dir, identity, config, Some(epoch))
     }
 
+    /// Forgets what is known of a partition that is gone.
+    fn forget(&self, entry: &str) {
+        if let Some((_, incarnation)) = parse_partition_dir_name(entry) {
+            self.shared.flusher.forget_partition(incarnation);
+            self.shared.flusher.forget_partition(state_incarnation(incarnation));
+        }
+    }
+
     /// Deletes the directory of a stream whose partitions are out of service. Repeating it is harmless.
     ///
     /// # Errors
@@ -181,6 +287,9 @@ impl Log {
         // What a lane has in hand is written before the files go.
         self.senders.iter().try_for_each(LaneSender::barrier)?;
         let dir = self.dir.stream(stream);
+        for entry in self.shared.storage.list(&dir).unwrap_or_default() {
+            self.forget(&entry.name);
+        }
         match self.shared.storage.remove_dir_all(&dir) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(LogError::io("delete", &dir, error));
@@ -215,6 +324,9 @@ impl Log {
     /// [`LogError::Closed`]; reads go on.
     pub fn close(&self) {
         self.lanes.lock().clear();
+        if self.flushing.lock().take().is_some() || !self.dir.is_unlocked() {
+            self.shared.flusher.close();
+        }
         self.dir.unlock();
     }
 
@@ -222,4 +334,49 @@ impl Log {
         let index = (identity.stream.0.wrapping_add(u64::from(identity.partition.0))) % self.senders.len() as u64;
         self.senders[index as usize].clone()
     }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Replays the journals and begins a new journal id: durable before anything is served.
+fn recover_journals(
+    storage: &Arc<dyn Storage>,
+    dir: &DataDir,
+    config: &LogConfig,
+    threads: usize,
+) -> Result<(Arc<Flusher>, Replay), LogError> {
+    let journal = dir.journal();
+    let found = checkpoint::load(&**storage, &journal)?;
+    let replayed = replay::replay(&**storage, dir, &journal, &found.checkpoint, threads)?;
+    let mut marks = found.checkpoint.marks;
+    for (incarnation, end) in replayed.marks {
+        let mark = marks.entry(incarnation).or_default();
+        *mark = (*mark).max(end);
+    }
+    let journal_id = replayed.newest_id + 1;
+    let mut checkpoints = Checkpoints::new(storage.clone(), journal.clone(), found.count, journal_id);
+    let begun = checkpoints.write(&Checkpoint { journal_id, covered: Vec::new(), marks: marks.clone() });
+    // Their frames are in the segments; under the new id they are history, should the names come back.
+    for path in &replayed.files {
+        storage.remove_file(path).context("delete", path)?;
+    }
+    if let Err(error) = begun {
+        // No room for the new id: then the old frames must be gone for certain.
+        tracing::warn!(%error, "a checkpoint was not written");
+        storage.sync_dir(&journal).context("sync", &journal)?;
+    }
+    let replay = Replay {
+        frames: replayed.frames,
+        bytes: replayed.bytes,
+        bytes_read: replayed.bytes_read,
+        damaged: replayed.damaged + found.damaged,
+    };
+    if replay.frames > 0 || replay.damaged > 0 {
+        tracing::info!(frames = replay.frames, bytes = replay.bytes, damaged = replay.damaged, "journals replayed");
+    }
+    Ok((Arc::new(Flusher::new(config.unsynced_bytes, threads, checkpoints, marks)), replay))
 }

@@ -23,9 +23,9 @@ use crate::lane::thread::LaneSender;
 use crate::lane::{Append, AppendSink, Appended, Command};
 use crate::log::Shared;
 use crate::read::{Chunk, Cursors, Found, find_time, read_segment};
-use crate::recovery::open::{Place, Recovered, create_segment, newest_append_time, open_segments, write_index};
+use crate::recovery::open::{Place, Recovered, create_segment, newest_append_time, open_segments};
 use crate::retention::{Reason, RetentionPolicy, SegmentFacts, plan_retention};
-use crate::segment::{Identity, Kind, PREAMBLE_BYTES, Segment};
+use crate::segment::{Extent, Identity, Kind, PREAMBLE_BYTES, Segment};
 use crate::state_log::StateLog;
 use crate::state_log::table::StateTable;
 
@@ -67,7 +67,6 @@ pub(crate) struct Tail {
     pub next_offset: Offset,
     pub last_append_time: Timestamp,
     pub epoch: Epoch,
-    pub synced_end: Offset,
     pub poison: Option<Arc<str>>,
 }
 
@@ -85,6 +84,8 @@ pub struct Partition {
     epochs: RwLock<Vec<(Epoch, Offset)>>,
     log_start: AtomicU64,
     high_watermark: AtomicU64,
+    /// The offset below which all is known durable: never above the high watermark, below it on `written` partitions.
+    synced_end: AtomicU64,
     bytes: AtomicU64,
     poison: Mutex<Option<Arc<str>>>,
     read_only: AtomicBool,
@@ -127,24 +128,25 @@ impl Partition {
             identity,
             index_interval: shared.config.index_interval_bytes,
         };
-        let (mut segments, recovered) = open_segments(&place, stored_start)?;
-        let end = segments.last().map_or(Offset::ZERO, |last| last.extent().end);
-        if end < stored_start {
-            // A `written` stream lost its tail below its log start: offsets are never given out twice.
-            segments.push(create_segment(&place, stored_start)?);
-        }
+        let known = shared.flusher.mark(identity.incarnation).unwrap_or_default();
+        let (segments, recovered) = open_segments(&place, stored_start, known)?;
         let active = segments.last().expect("at least one segment").clone();
         let (end, position) = (active.extent().end, active.extent().end_position);
         let epochs = merge_epochs(&segments);
         let epoch = epoch.unwrap_or_else(|| Epoch(epochs.last().map_or(1, |(last, _)| last.0 + 1)));
-        let log_start = stored_start.max(if state.is_some() { Offset::ZERO } else { segments[0].base() });
+        // Records' log start is stored before a segment goes: one that is missing without it is a loss. A state log's is
+        // its oldest segment; what it may forget is its snapshots' business.
+        let log_start = match identity.kind {
+            Kind::Records => stored_start,
+            Kind::State => segments[0].base(),
+        };
+        shared.flusher.set_mark(identity.incarnation, end);
         let bytes = segments.iter().map(|segment| segment.extent().end_position).sum();
         let tail = Tail {
             position,
             next_offset: end,
             last_append_time: newest_append_time(&segments),
             epoch,
-            synced_end: end,
             poison: None,
             segment: active,
         };
@@ -160,6 +162,7 @@ impl Partition {
             epochs: RwLock::new(epochs),
             log_start: AtomicU64::new(log_start.0),
             high_watermark: AtomicU64::new(end.0),
+            synced_end: AtomicU64::new(end.0),
             bytes: AtomicU64::new(bytes),
             poison: Mutex::new(None),
             read_only: AtomicBool::new(false),
@@ -197,6 +200,7 @@ impl Partition {
         let (sink, wait) = WaitSink::pair();
         self.append(batch, 0, &sink)?;
         drop(sink);
+        self.before_wait();
         wait.recv().unwrap_or(Err(LogError::Closed))
     }
 
@@ -340,12 +344,7 @@ impl Partition {
         let gone: Vec<Arc<Segment>> = self.segments.write().drain(..plan.len()).collect();
         for segment in &gone {
             self.bytes.fetch_sub(segment.extent().end_position, Ordering::AcqRel);
-            match self.shared.storage.remove_file(&segment.index_path()) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(LogError::io("delete", &segment.index_path(), error));
-                }
-                _ => {}
-            }
+            segment.remove_index(&*self.shared.storage).context("delete", &segment.index_path())?;
             self.shared.storage.remove_file(segment.path()).context("delete", segment.path())?;
         }
         self.shared.storage.sync_dir(&self.dir).context("sync", &self.dir)?;
@@ -503,6 +502,11 @@ impl Partition {
         &self.shared
     }
 
+    /// Between handing an append over and waiting for its answer.
+    pub(crate) fn before_wait(&self) {
+        self.lane.before_wait();
+    }
+
     pub(crate) fn is_synced(&self) -> bool {
         self.config.durability == Durability::Synced
     }
@@ -537,11 +541,32 @@ impl Partition {
         self.changed.notify(usize::MAX);
     }
 
+    /// The offset below which all is known durable.
+    pub(crate) fn synced_end(&self) -> Offset {
+        Offset(self.synced_end.load(Ordering::Acquire))
+    }
+
+    /// Notes that all below `end` is durable.
+    pub(crate) fn note_synced(&self, end: Offset) {
+        self.synced_end.fetch_max(end.0, Ordering::AcqRel);
+    }
+
+    /// Writes a segment's index as of an extent that has been synced.
+    pub(crate) fn write_index(&self, segment: &Segment, extent: &Extent) {
+        segment.write_index(&*self.shared.storage, self.identity.incarnation, extent);
+    }
+
+    /// Whose segments these are.
+    pub(crate) fn identity(&self) -> Identity {
+        self.identity
+    }
+
     /// Seals the active segment and begins the next one at the tail. Called by the lane, with nothing in flight.
     pub(crate) fn roll(&self, tail: &mut Tail) -> Result<(), LogError> {
         let old = tail.segment.clone();
         old.file().sync_data().context("sync", old.path())?;
-        tail.synced_end = tail.next_offset;
+        self.note_synced(tail.next_offset);
+        self.shared.flusher.forget(&old);
         let place = Place {
             storage: &*self.shared.storage,
             dir: &self.dir,
@@ -550,11 +575,7 @@ impl Partition {
             index_interval: self.shared.config.index_interval_bytes,
         };
         let next = create_segment(&place, tail.next_offset)?;
-        {
-            let extent = old.extent();
-            let incarnation = self.identity.incarnation;
-            write_index(place.storage, &old.index_path(), &extent, incarnation, old.base(), old.generation());
-        }
+        self.write_index(&old, &old.extent());
         self.segments.write().push(next.clone());
         self.bytes.fetch_add(PREAMBLE_BYTES, Ordering::AcqRel);
         tail.segment = next;

@@ -29,10 +29,10 @@ use std::sync::Arc;
 
 use millstream_protocol::batch::BatchHeader;
 use millstream_protocol::{Epoch, Incarnation, Offset, PartitionId, StreamId, Timestamp};
-use parking_lot::{RwLock, RwLockReadGuard};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
-use crate::index::Index;
-use crate::storage::StorageFile;
+use crate::index::{self, Index};
+use crate::storage::{Storage, StorageFile};
 
 /// The preamble's length: where the first batch begins.
 pub const PREAMBLE_BYTES: u64 = 64;
@@ -66,9 +66,14 @@ pub struct Identity {
 impl Identity {
     /// The identity of the state log beside this partition: its bytes must not pass for records.
     pub fn state(self) -> Self {
-        const MARK: u64 = u64::from_le_bytes(*b"MS-STATE");
-        Self { incarnation: Incarnation(self.incarnation.0 ^ MARK), kind: Kind::State, ..self }
+        Self { incarnation: state_incarnation(self.incarnation), kind: Kind::State, ..self }
     }
+}
+
+/// The incarnation of a partition's state log; of that, the partition's again.
+pub(crate) fn state_incarnation(incarnation: Incarnation) -> Incarnation {
+    const MARK: u64 = u64::from_le_bytes(*b"MS-STATE");
+    Incarnation(incarnation.0 ^ MARK)
 }
 
 /// What a segment's first 64 bytes say.
@@ -214,12 +219,23 @@ pub struct Segment {
     path: PathBuf,
     file: Arc<dyn StorageFile>,
     extent: RwLock<Extent>,
+    /// How far the index beside it reaches; nothing is written any more once this is [`NO_INDEX`].
+    indexed: Mutex<u64>,
 }
+
+/// The segment is going: an index written now would be left behind.
+const NO_INDEX: u64 = u64::MAX;
 
 impl Segment {
     /// A segment whose file is open and whose extent is known.
     pub fn new(base: Offset, generation: u32, path: PathBuf, file: Arc<dyn StorageFile>, extent: Extent) -> Self {
-        Self { base, generation, path, file, extent: RwLock::new(extent) }
+        Self { base, generation, path, file, extent: RwLock::new(extent), indexed: Mutex::new(0) }
+    }
+
+    /// The same, where the index beside it reaches up to this position.
+    pub fn with_index(self, position: u64) -> Self {
+        *self.indexed.lock() = position;
+        self
     }
 
     /// The first offset it may hold.
@@ -240,6 +256,37 @@ impl Segment {
     /// The path of the index beside it.
     pub fn index_path(&self) -> PathBuf {
         self.path.with_extension("index")
+    }
+
+    /// How far the index beside it reaches.
+    pub fn indexed(&self) -> u64 {
+        *self.indexed.lock()
+    }
+
+    /// Writes the index beside it, as of an extent all of which has been synced. It is a cache: a failure costs time at
+    /// the next start and nothing else. An extent with holes has none: they must be found again.
+    pub fn write_index(&self, storage: &dyn Storage, incarnation: Incarnation, extent: &Extent) {
+        let mut indexed = self.indexed.lock();
+        if *indexed >= extent.end_position || !extent.holes.is_empty() {
+            return;
+        }
+        match index::write(storage, &self.index_path(), extent, incarnation, self.base, self.generation) {
+            Ok(()) => *indexed = extent.end_position,
+            Err(error) => tracing::warn!(file = %self.index_path().display(), %error,
+                "an index was not written: the next start reads the segment"),
+        }
+    }
+
+    /// Removes its index, and lets none be written again.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn remove_index(&self, storage: &dyn Storage) -> std::io::Result<()> {
+        *self.indexed.lock() = NO_INDEX;
+        match storage.remove_file(&self.index_path()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// The file.

@@ -18,16 +18,18 @@ const ONE_SEGMENT: PartitionConfig = PartitionConfig {
     retention: millstream_log::RetentionPolicy { age_ms: None, bytes: None },
 };
 
-/// Five batches of ten records; returns where each ends.
+/// Five batches of ten records, and then a kill; returns where each ends.
 fn five_batches(bench: &mut Bench, config: PartitionConfig) -> Vec<u64> {
     let log = bench.open();
     let partition = bench.create(&log, 0, config);
-    (0..5)
+    let ends = (0..5)
         .map(|n| {
             partition.append_wait(batch(n * 10, 10)).unwrap();
             fs::metadata(bench.segments(0).last().unwrap()).unwrap().len()
         })
-        .collect()
+        .collect();
+    bench.kill(log);
+    ends
 }
 
 fn quarantined(bench: &Bench) -> Vec<u64> {

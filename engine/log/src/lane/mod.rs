@@ -2,10 +2,13 @@
 //!
 //! Appends go to a lane through a channel; the lane drains all that waits, stamps it, hands it to its [`journal`], and
 //! answers every waiter by its own partition's result. [`step`] is what a lane does with one drained heap of commands;
-//! [`thread`] drives it.
+//! [`thread`] drives it, or a simulator does ([`stepped`]).
 
+pub(crate) mod flush;
 pub(crate) mod journal;
+pub(crate) mod ring;
 pub(crate) mod step;
+pub(crate) mod stepped;
 pub(crate) mod thread;
 
 use std::sync::Arc;

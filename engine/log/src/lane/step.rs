@@ -144,7 +144,8 @@ impl Lane {
             return;
         };
         let append_time = partition.shared().clock.append_time().max(tail.last_append_time);
-        let stamped = Stamp { base_offset: offset, append_time, epoch: tail.epoch, synced_end: tail.synced_end };
+        let synced_end = partition.synced_end();
+        let stamped = Stamp { base_offset: offset, append_time, epoch: tail.epoch, synced_end };
         let bytes = batch.bytes().clone();
         let mut header: [u8; HEADER_BYTES] = *bytes.first_chunk().expect("a parsed batch has a header");
         stamp(&mut header, &stamped, partition.incarnation());
@@ -158,7 +159,7 @@ impl Lane {
             length,
             append_time,
             epoch: tail.epoch,
-            synced_end: tail.synced_end,
+            synced_end,
         });
         staged.group.batches.push(StampedBatch { header, batch: bytes });
         staged.group.end = end;
@@ -241,7 +242,7 @@ impl Lane {
             Outcome::Durable(end) => {
                 tail.segment.note(|extent| places.iter().for_each(|place| extent.add(place)));
                 if partition.is_synced() {
-                    tail.synced_end = end;
+                    partition.note_synced(end);
                 }
                 let bytes: u64 = places.iter().map(|place| place.length).sum();
                 partition.publish(end, bytes, tail.epoch, places[0].offset);
@@ -284,7 +285,9 @@ impl Lane {
             let reason: Arc<str> = error.to_string().into();
             match error {
                 // Nothing of the new segment is there to be served; the old one goes on until there is room.
-                LogError::Io { ref source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+                LogError::Io { act, ref source, .. }
+                    if source.kind() == std::io::ErrorKind::StorageFull && act != "sync" =>
+                {
                     tracing::warn!(%reason, "no room for a new segment");
                 }
                 _ => {

@@ -7,8 +7,8 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
-use super::journal::FileJournal;
 use super::step::Lane;
+use super::stepped::SteppedLane;
 use super::{Append, Command};
 use crate::error::LogError;
 
@@ -19,55 +19,82 @@ const PASS_COMMANDS_MAX: usize = 8_192;
 /// Bytes of one pass, about: the disk works while the next pass gathers.
 const PASS_BYTES_MAX: usize = 16 << 20;
 
-/// A lane's thread, and the way to it.
+/// A running lane, and the way to it.
 pub(crate) struct LaneHandle {
-    sender: Sender<Command>,
+    sender: LaneSender,
     thread: Option<JoinHandle<()>>,
 }
 
 /// The way to a lane.
 #[derive(Clone)]
-pub(crate) struct LaneSender(Sender<Command>);
+pub(crate) enum LaneSender {
+    /// To its thread.
+    Thread(Sender<Command>),
+    /// To a lane that its callers drive.
+    Stepped(Arc<SteppedLane>),
+}
 
 impl LaneSender {
     /// Hands an append over without waiting.
     pub(crate) fn append(&self, append: Append) -> Result<(), LogError> {
-        self.0.try_send(Command::Append(append)).map_err(|error| match error {
-            TrySendError::Full(_) => LogError::Throttled { waiting: LANE_QUEUE_MAX },
-            TrySendError::Disconnected(_) => LogError::Closed,
-        })
+        match self {
+            LaneSender::Thread(sender) => sender.try_send(Command::Append(append)).map_err(|error| match error {
+                TrySendError::Full(_) => LogError::Throttled { waiting: LANE_QUEUE_MAX },
+                TrySendError::Disconnected(_) => LogError::Closed,
+            }),
+            LaneSender::Stepped(lane) => lane.push(Command::Append(append)).map_err(|_| LogError::Closed),
+        }
     }
 
     /// Hands a command over, waiting for room.
     pub(crate) fn send(&self, command: Command) -> Result<(), LogError> {
-        self.0.send(command).map_err(|_| LogError::Closed)
+        match self {
+            LaneSender::Thread(sender) => sender.send(command).map_err(|_| LogError::Closed),
+            LaneSender::Stepped(lane) => lane.push(command).map_err(|_| LogError::Closed),
+        }
+    }
+
+    /// To be called between handing over and waiting for the answer: a lane without a thread works now.
+    pub(crate) fn before_wait(&self) {
+        if let LaneSender::Stepped(lane) = self {
+            lane.step();
+        }
     }
 
     /// Waits until everything handed over before has been carried out.
     pub(crate) fn barrier(&self) -> Result<(), LogError> {
         let (done, wait) = bounded(1);
         self.send(Command::Barrier(done))?;
+        self.before_wait();
         wait.recv().map_err(|_| LogError::Closed)
     }
 }
 
 impl LaneHandle {
-    /// Starts a lane.
-    pub(crate) fn start(index: usize) -> std::io::Result<Self> {
+    /// Starts a lane on a thread of its own.
+    pub(crate) fn start(index: usize, lane: Lane) -> std::io::Result<Self> {
         let (sender, receiver) = bounded(LANE_QUEUE_MAX);
         let thread = std::thread::Builder::new()
             .name(format!("lane-{index}"))
-            .spawn(move || drive(Lane::new(Box::<FileJournal>::default()), &receiver))?;
-        Ok(Self { sender, thread: Some(thread) })
+            .spawn(move || drive(lane, &receiver))?;
+        Ok(Self { sender: LaneSender::Thread(sender), thread: Some(thread) })
+    }
+
+    /// A lane that works only when it is stepped.
+    pub(crate) fn stepped(lane: Lane) -> Self {
+        Self { sender: LaneSender::Stepped(Arc::new(SteppedLane::new(lane))), thread: None }
     }
 
     pub(crate) fn sender(&self) -> LaneSender {
-        LaneSender(self.sender.clone())
+        self.sender.clone()
     }
 
-    /// Ends the thread after all that was handed over before has been carried out.
+    /// Ends the lane after all that was handed over before has been carried out.
     pub(crate) fn stop(&mut self) {
-        let _ = self.sender.send(Command::Stop);
+        match &self.sender {
+            LaneSender::Thread(sender) => drop(sender.send(Command::Stop)),
+            LaneSender::Stepped(lane) => lane.stop(),
+        }
         if let Some(thread) = self.thread.take() {
             // A lane that panicked has said so.
             let _ = thread.join();

@@ -1,9 +1,31 @@
-//! What a partition's files say after a crash: [`scan`] reads batches one by one, [`tail`] judges where the log ends,
-//! [`open`] carries it out on the medium, [`quarantine`] keeps what is cut or not understood.
+//! What a data directory's files say after a crash: [`replay`] puts the journals' frames back, [`scan`] reads batches one
+//! by one, [`tail`] judges where a log ends, [`open`] carries it out on the medium, [`quarantine`] keeps what is cut or
+//! not understood.
 //!
 //! Recovery never unlinks: what it does not understand it renames and reports.
 
 pub(crate) mod open;
 pub(crate) mod quarantine;
+pub(crate) mod replay;
 pub(crate) mod scan;
 pub(crate) mod tail;
+
+use crate::error::LogError;
+
+/// Does `work` for every item, on several threads if there are many (they wait for the disk, not for a core); the first
+/// error ends it.
+pub(crate) fn in_parallel<T: Sync>(
+    threads: usize,
+    items: &[T],
+    work: impl Fn(&T) -> Result<(), LogError> + Sync,
+) -> Result<(), LogError> {
+    if threads == 1 || items.len() <= threads {
+        return items.iter().try_for_each(work);
+    }
+    let share = items.len().div_ceil(threads);
+    std::thread::scope(|scope| {
+        let parts: Vec<_> =
+            items.chunks(share).map(|part| scope.spawn(|| part.iter().try_for_each(&work))).collect();
+        parts.into_iter().try_for_each(|part| part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}

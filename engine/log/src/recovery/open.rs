@@ -1,9 +1,10 @@
 //! Opens a partition's segments: reads the medium, judges the tail, cuts and quarantines, and only then says where the
 //! log ends.
 //!
-//! Order (a failed sync is not cured by a restart, and what a plain kill left dirty may never have been synced):
-//! `fdatasync` the active segment, drop its pages from the cache, read and verify, cut and sync, `fdatasync` once
-//! more; only then may the high watermark be published.
+//! Only what no index covers is read: the end of the active segment. Order (a failed sync is not cured by a restart, and
+//! what a plain kill left dirty may never have been synced): `fdatasync` the active segment, drop its pages from the
+//! cache, read and verify, cut and sync, `fdatasync` once more; only then may the high watermark be published. A segment
+//! that ends where its index and its partition's mark say has nothing to be read.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,11 +16,8 @@ use super::scan::Scan;
 use super::tail::{Judgement, Role, judge};
 use crate::error::{Context, LogError};
 use crate::index;
-use crate::segment::{Extent, Identity, PREAMBLE_BYTES, Preamble, Segment, parse_file_name};
+use crate::segment::{self, Extent, Hole, Identity, PREAMBLE_BYTES, Preamble, Segment, parse_file_name};
 use crate::storage::{Access, Storage, read_exact_at};
-
-/// An index file larger than this is not one of ours.
-const INDEX_BYTES_MAX: u64 = 64 << 20;
 
 /// Where things are and how they are made.
 pub(crate) struct Place<'a> {
@@ -43,39 +41,65 @@ pub struct Recovered {
     pub holes: usize,
 }
 
+impl Recovered {
+    /// Whether anything was found that a clean stop does not leave.
+    pub fn is_clean(&self) -> bool {
+        self.bytes_cut == 0 && self.files_quarantined == 0 && self.holes == 0
+    }
+
+    /// Adds up.
+    pub fn add(&mut self, other: &Recovered) {
+        self.bytes_read += other.bytes_read;
+        self.bytes_cut += other.bytes_cut;
+        self.files_quarantined += other.files_quarantined;
+        self.holes += other.holes;
+    }
+}
+
 /// Opens all segments of a partition; at least one comes back, the last is the active one. `start` is where a
-/// partition without a segment begins.
-pub(crate) fn open_segments(place: &Place<'_>, start: Offset) -> Result<(Vec<Arc<Segment>>, Recovered), LogError> {
+/// partition without a segment begins; `known` is the offset below which all was durable, as far as checkpoint and
+/// journal say.
+pub(crate) fn open_segments(
+    place: &Place<'_>,
+    start: Offset,
+    known: Offset,
+) -> Result<(Vec<Arc<Segment>>, Recovered), LogError> {
     let mut recovered = Recovered::default();
     let mut names = list_segments(place, &mut recovered)?;
-    let last = match names.pop() {
-        None => None,
-        Some(name) => match open_active(place, name, &names, &mut recovered)? {
-            // A crash between creation and preamble: the one before is the active one again.
-            None => match names.pop() {
-                None => None,
-                Some(name) => open_active(place, name, &names, &mut recovered)?,
-            },
-            opened => opened,
-        },
-    };
-    let Some(last) = last else {
-        return Ok((vec![create_segment(place, start)?], recovered));
-    };
-    let mut segments = Vec::with_capacity(names.len() + 1);
-    for (index, name) in names.iter().enumerate() {
-        let next_base = names.get(index + 1).map_or(last.base(), |next| next.0);
-        if let Some(segment) = open_sealed(place, *name, next_base, &mut recovered)? {
-            segments.push(segment);
+    let mut last = None;
+    while last.is_none() {
+        let Some(name) = names.pop() else { break };
+        // `None`: a crash between creation and preamble. The one before is the active one again.
+        last = open_active(place, name, !names.is_empty(), known, &mut recovered)?;
+    }
+    let mut segments = Vec::with_capacity(names.len() + 2);
+    if let Some(last) = &last {
+        for (index, name) in names.iter().enumerate() {
+            let next_base = names.get(index + 1).map_or(last.base(), |next| next.0);
+            if let Some(segment) = open_sealed(place, *name, next_base, &mut recovered)? {
+                segments.push(segment);
+            }
         }
     }
-    segments.push(last);
+    segments.extend(last);
+    let end = segments.last().map_or(Offset::ZERO, |last: &Arc<Segment>| last.extent().end);
+    let next = start.max(known);
+    if end < known && start < known {
+        // Offsets are never given out twice: what is missing stays a hole behind the last segment.
+        tracing::error!(stream = %place.identity.stream, partition = %place.identity.partition,
+            from = %end.max(start), resume = %known, "records that were durable are missing at the end of the log");
+        recovered.holes += 1;
+    }
+    // Below its log start a `written` stream may have lost its tail, too. What was compacted never grows again.
+    if segments.last().is_none_or(|last| end < next || last.generation() > 0) {
+        segments.push(create_segment(place, next.max(end))?);
+    }
     Ok((segments, recovered))
 }
 
 /// Makes an empty segment whose name and preamble are durable when it returns.
 pub(crate) fn create_segment(place: &Place<'_>, base: Offset) -> Result<Arc<Segment>, LogError> {
-    let path = place.dir.join(crate::segment::file_name(base, 0));
+    let path = place.dir.join(segment::file_name(base, 0));
     let file = place.storage.create(&path).context("create", &path)?;
     let preamble = Preamble { identity: place.identity, base, generation: 0 }.encode();
     if let Err(error) = file.write_all_at(&[std::io::IoSlice::new(&preamble)], 0) {
@@ -91,12 +115,13 @@ pub(crate) fn create_segment(place: &Place<'_>, base: Offset) -> Result<Arc<Segm
 /// The segments' names by base, the newest generation of each; everything unknown goes into quarantine.
 fn list_segments(place: &Place<'_>, recovered: &mut Recovered) -> Result<Vec<(Offset, u32)>, LogError> {
     let mut names: Vec<(Offset, u32)> = Vec::new();
+    let mut indexes = Vec::new();
     for entry in place.storage.list(place.dir).context("list", place.dir)? {
-        let known = (entry.is_dir && entry.name == "state")
-            || (!entry.is_dir && (entry.name.ends_with(".index") || entry.name.ends_with(".snapshot")));
+        let known = (entry.is_dir && entry.name == "state") || (!entry.is_dir && entry.name.ends_with(".snapshot"));
         match parse_file_name(&entry.name) {
             Some(name) if !entry.is_dir => names.push(name),
             _ if known => {}
+            _ if !entry.is_dir && is_index(&entry.name) => indexes.push(entry.name),
             _ => set_aside(place, &entry.name, recovered)?,
         }
     }
@@ -104,10 +129,23 @@ fn list_segments(place: &Place<'_>, recovered: &mut Recovered) -> Result<Vec<(Of
     for index in (1..names.len()).rev() {
         if names[index - 1].0 == names[index].0 {
             let older = names.remove(index - 1);
-            set_aside(place, &crate::segment::file_name(older.0, older.1), recovered)?;
+            set_aside(place, &segment::file_name(older.0, older.1), recovered)?;
+        }
+    }
+    // An index is a cache: one that was left half made, or whose segment is gone, is nobody's.
+    for index in indexes {
+        let owner = index.strip_suffix(".index").and_then(|name| parse_file_name(&format!("{name}.log")));
+        if !owner.is_some_and(|owner| names.contains(&owner)) {
+            let path = place.dir.join(index);
+            place.storage.remove_file(&path).context("delete", &path)?;
         }
     }
     Ok(names)
+}
+
+fn is_index(name: &str) -> bool {
+    let stem = name.strip_suffix(".index").or_else(|| name.strip_suffix(".index.tmp"));
+    stem.is_some_and(|stem| parse_file_name(&format!("{stem}.log")).is_some())
 }
 
 fn set_aside(place: &Place<'_>, name: &str, recovered: &mut Recovered) -> Result<(), LogError> {
@@ -127,31 +165,56 @@ fn label(identity: Identity, name: &str) -> String {
 fn open_active(
     place: &Place<'_>,
     (base, generation): (Offset, u32),
-    before: &[(Offset, u32)],
+    has_earlier: bool,
+    known: Offset,
     recovered: &mut Recovered,
 ) -> Result<Option<Arc<Segment>>, LogError> {
-    let name = crate::segment::file_name(base, generation);
+    let name = segment::file_name(base, generation);
     let path = place.dir.join(&name);
+    let incarnation = place.identity.incarnation;
     let file = place.storage.open(&path, Access::ReadWrite).context("open", &path)?;
-    file.sync_data().context("sync", &path)?;
-    file.evict(0).context("evict", &path)?;
-    let length = file.len().context("read", &path)?;
+    let mut length = file.len().context("read", &path)?;
+    let indexed = index::read(
+        place.storage,
+        &path.with_extension("index"),
+        incarnation,
+        base,
+        generation,
+        place.index_interval,
+    );
+    // What the index covers was synced before it was written.
+    let known = known.max(indexed.as_ref().map_or(Offset::ZERO, |extent| extent.end));
+    let covered = indexed.filter(|extent| extent.end_position <= length);
+    let is_whole = covered.as_ref().is_some_and(|extent| extent.end_position == length && extent.end >= known);
+    let from = covered.as_ref().map_or(0, |extent| extent.end_position);
+    if !is_whole {
+        file.sync_data().context("sync", &path)?;
+        file.evict(from).context("evict", &path)?;
+        // Its name may be as new as its bytes.
+        place.storage.sync_dir(place.dir).context("sync", place.dir)?;
+        length = file.len().context("read", &path)?;
+    }
     let preamble = Preamble { identity: place.identity, base, generation };
     let head = read_exact_at(&*file, 0, PREAMBLE_BYTES.min(length) as usize).context("read", &path)?;
     if !preamble.matches(&head) {
         set_aside(place, &name, recovered)?;
-        if length > PREAMBLE_BYTES || before.is_empty() && base > Offset::ZERO {
+        if length > PREAMBLE_BYTES || known > base || !has_earlier && base > Offset::ZERO {
             tracing::error!(file = %path.display(), bytes = length,
                 "a segment's preamble is damaged: its records are in quarantine and not served");
             recovered.holes += 1;
         }
         return Ok(None);
     }
-    let scan = Scan::new(&*file, place.identity.incarnation, PREAMBLE_BYTES, length);
-    let empty = Extent::empty(base, place.index_interval);
-    let Judgement { extent, cut } = judge(scan, empty, Role::Active, Offset::ZERO).context("read", &path)?;
-    recovered.bytes_read += length;
-    recovered.holes += extent.holes.len();
+    let segment =
+        |extent| Arc::new(Segment::new(base, generation, path.clone(), file.clone(), extent).with_index(from));
+    let before = covered.unwrap_or_else(|| Extent::empty(base, place.index_interval));
+    if is_whole {
+        return Ok(Some(segment(before)));
+    }
+    let from = from.max(PREAMBLE_BYTES);
+    let scan = Scan::new(&*file, incarnation, from, length);
+    let Judgement { mut extent, cut } = judge(scan, before, Role::Active, known).context("read", &path)?;
+    recovered.bytes_read += length - from.min(length);
     if let Some(cut) = cut.filter(|cut| *cut < length) {
         let label = label(place.identity, &format!("{name}.{cut}.cut"));
         let kept = quarantine::keep_bytes(place.storage, place.quarantine, &label, &*file, cut, length)?;
@@ -161,8 +224,14 @@ fn open_active(
             bytes = length - cut, kept = %kept.display(), "a torn tail was cut");
     }
     file.sync_data().context("sync", &path)?;
+    if extent.end < known {
+        let (position, resume_position) = (extent.end_position, extent.end_position);
+        extent.holes.push(Hole { from: extent.end, resume: known, position, resume_position });
+        extent.end = known;
+    }
+    recovered.holes += extent.holes.len();
     report_holes(place.identity, &extent);
-    Ok(Some(Arc::new(Segment::new(base, generation, path, file, extent))))
+    Ok(Some(segment(extent)))
 }
 
 /// Opens a sealed segment: by its index if that is whole, by reading it otherwise. `None` if nothing of it is usable.
@@ -172,7 +241,7 @@ fn open_sealed(
     next_base: Offset,
     recovered: &mut Recovered,
 ) -> Result<Option<Arc<Segment>>, LogError> {
-    let name = crate::segment::file_name(base, generation);
+    let name = segment::file_name(base, generation);
     let path = place.dir.join(&name);
     let file = place.storage.open(&path, Access::Read).context("open", &path)?;
     let length = file.len().context("read", &path)?;
@@ -185,57 +254,25 @@ fn open_sealed(
         recovered.holes += 1;
         return Ok(None);
     }
-    let index_path = path.with_extension("index");
-    let cached = read_index(place, &index_path)
-        .and_then(|bytes| index::decode(&bytes, incarnation, base, generation, length, place.index_interval))
-        .filter(|extent| extent.end == next_base);
-    let extent = match cached {
-        Some(extent) => extent,
-        None => {
-            let scan = Scan::new(&*file, incarnation, PREAMBLE_BYTES, length);
-            let empty = Extent::empty(base, place.index_interval);
-            let judged = judge(scan, empty, Role::Sealed(next_base), Offset::ZERO).context("read", &path)?;
-            recovered.bytes_read += length;
-            recovered.holes += judged.extent.holes.len();
-            report_holes(place.identity, &judged.extent);
-            if judged.extent.holes.is_empty() {
-                write_index(place.storage, &index_path, &judged.extent, incarnation, base, generation);
-            }
-            judged.extent
-        }
-    };
-    Ok(Some(Arc::new(Segment::new(base, generation, path, file, extent))))
+    let cached = index::read(place.storage, &path.with_extension("index"), incarnation, base, generation, place.index_interval);
+    if let Some(extent) = cached.filter(|extent| extent.end == next_base && extent.end_position == length) {
+        return Ok(Some(Arc::new(Segment::new(base, generation, path, file, extent).with_index(length))));
+    }
+    let scan = Scan::new(&*file, incarnation, PREAMBLE_BYTES, length);
+    let empty = Extent::empty(base, place.index_interval);
+    let extent = judge(scan, empty, Role::Sealed(next_base), Offset::ZERO).context("read", &path)?.extent;
+    recovered.bytes_read += length;
+    recovered.holes += extent.holes.len();
+    report_holes(place.identity, &extent);
+    let segment = Arc::new(Segment::new(base, generation, path, file, extent));
+    segment.write_index(place.storage, incarnation, &segment.extent());
+    Ok(Some(segment))
 }
 
 fn report_holes(identity: Identity, extent: &Extent) {
     for hole in &extent.holes {
         tracing::error!(stream = %identity.stream, partition = %identity.partition, from = %hole.from,
             resume = %hole.resume, "stored records are damaged; the rest stays readable");
-    }
-}
-
-fn read_index(place: &Place<'_>, path: &Path) -> Option<Vec<u8>> {
-    let file = place.storage.open(path, Access::Read).ok()?;
-    let length = file.len().ok().filter(|length| *length <= INDEX_BYTES_MAX)?;
-    read_exact_at(&*file, 0, length as usize).ok()
-}
-
-/// Writes a sealed segment's index. It is a cache: a failure costs time at the next start and nothing else.
-pub(crate) fn write_index(
-    storage: &dyn Storage,
-    path: &Path,
-    extent: &Extent,
-    incarnation: millstream_protocol::Incarnation,
-    base: Offset,
-    generation: u32,
-) {
-    let bytes = index::encode(extent, incarnation, base, generation);
-    let written = match storage.remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => storage.create(path).and_then(|file| file.write_all_at(&[std::io::IoSlice::new(&bytes)], 0)),
-    };
-    if let Err(error) = written {
-        tracing::warn!(file = %path.display(), %error, "an index was not written: the next start reads the segment");
     }
 }
 

@@ -1,8 +1,8 @@
 //! Whole, torn or rotten? What a segment's bytes mean where they are not a batch.
 //!
 //! A write that never completed and one that was damaged later look alike. What tells them apart is `synced_end`,
-//! the offset below which all was known durable, in the headers of *later* batches (and, once there are
-//! checkpoints, in those): a bad batch below the greatest one was durable once, so it is rot: a hole, reported, the
+//! the offset below which all was known durable, in the headers of *later* batches, in the checkpoint's marks, in the
+//! journal: a bad batch below the greatest one was durable once, so it is rot: a hole, reported, the
 //! rest stays. Above it, it is a torn tail: cut there, and what follows is quarantined even where it is intact, since
 //! of one unfinished group commit any subset may have reached the disk.
 //!
@@ -84,9 +84,9 @@ struct Behind {
 }
 
 fn look_behind(scan: &mut Scan<'_>, position: u64, expected: Offset) -> io::Result<Behind> {
-    scan.seek(position);
+    // One that lies right here may be intact, and follow a loss.
+    scan.seek(position - 1);
     let mut behind = Behind { next: None, synced_end: Offset::ZERO };
-    // An intact batch at `expected` itself cannot follow: it would have begun here.
     while let Some(header) = scan.resync(expected)? {
         // One that begins below is stale: it can't follow what is there.
         if header.base_offset < expected {

@@ -106,6 +106,7 @@ impl<M: Machine> StateLog<M> {
             inner.bytes_since_snapshot += length;
             wait
         };
+        self.partition.before_wait();
         match wait.recv().unwrap_or(Err(LogError::Closed)) {
             Ok(_) => {
                 self.snapshot_if_due(self.partition.shared().config.snapshot_interval_bytes);

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
 use millstream_log::storage::{Access, Entry, FileStorage, Storage, StorageFile};
-use millstream_log::{Clock, Identity, Kind, Log, LogConfig, LogError, Partition, PartitionConfig};
+use millstream_log::{Clock, Drive, Environment, Identity, Kind, Log, LogConfig, LogError, Partition, PartitionConfig};
 use millstream_protocol::batch::{BatchBuilder, BatchView, Codec};
 use millstream_protocol::{Epoch, Incarnation, Offset, PartitionId, Record, StreamId, Timestamp};
 use parking_lot::Mutex;
@@ -155,7 +155,9 @@ impl Bench {
     /// Opens the log, one epoch on.
     pub fn open(&mut self) -> Log {
         self.epoch += 1;
-        Log::open_on(self.storage.clone(), self.clock.clone(), self.dir.path(), self.config.clone(), 7).unwrap()
+        let environment =
+            Environment { storage: self.storage.clone(), clock: self.clock.clone(), drive: Drive::Threads };
+        Log::open_in(environment, self.dir.path(), self.config.clone(), 7).unwrap()
     }
 
     pub fn create(&self, log: &Log, partition: u32, config: PartitionConfig) -> Arc<Partition> {
@@ -164,6 +166,14 @@ impl Bench {
 
     pub fn reopen(&self, log: &Log, partition: u32, config: PartitionConfig) -> Arc<Partition> {
         log.open_partition(identity(partition), config, Epoch(self.epoch)).unwrap()
+    }
+
+    /// Ends the process as a kill does: what comes next finds the files as they are now, not as a clean stop leaves them.
+    pub fn kill(&mut self, log: Log) {
+        let copy = tempfile::tempdir().unwrap();
+        copy_dir(self.dir.path(), copy.path());
+        drop(log);
+        self.dir = copy;
     }
 
     /// The partition's segment files, in order.
@@ -177,6 +187,18 @@ impl Bench {
             .collect();
         files.sort();
         files
+    }
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy_dir(&entry.path(), &target),
+            false => drop(std::fs::copy(entry.path(), target).unwrap()),
+        }
     }
 }
 
