@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! LOCK                       held with flock by the process that has it open
-//! FORMAT                     text: "millstream data directory", "format 1", "directory <16 hex>"
+//! FORMAT                     text: "millstream data directory", "format 1", "directory <16 hex>", "crc <8 hex>" of these
 //! catalog/00000-<inc>/       the catalog's log (stream 0)
 //! streams/<stream>/<partition>-<incarnation>/
 //!     <base>.<generation>.log    segments     <base>.<generation>.index   a cache
@@ -43,7 +43,7 @@ impl DataDir {
     /// # Errors
     /// [`LogError::Locked`], [`LogError::NewerFormat`], [`LogError::NotADataDirectory`], [`LogError::Io`].
     pub fn open(storage: &dyn Storage, root: &Path, new_id: u64) -> Result<Self, LogError> {
-        create_durably(storage, root)?;
+        storage.create_dir_all(root).context("create the data directory", root)?;
         let format_path = root.join(FORMAT_FILE);
         let id = match read_format(storage, &format_path)? {
             Some(text) => Some(parse_format(&text, root)?),
@@ -61,7 +61,8 @@ impl DataDir {
             storage.create_dir_all(&path).context("create", &path)?;
         }
         if id.is_none() {
-            let text = format!("{FORMAT_TITLE}\nformat {FORMAT_VERSION}\ndirectory {new_id:016x}\n");
+            sync_parents(storage, root)?;
+            let text = format_text(new_id);
             write_atomically(storage, &format_path, text.as_bytes()).context("write", &format_path)?;
         }
         storage.sync_dir(root).context("sync", root)?;
@@ -139,14 +140,16 @@ pub fn parse_stream_dir_name(name: &str) -> Option<StreamId> {
     (format!("{id:010}") == name).then_some(StreamId(id))
 }
 
-/// Makes a directory and its missing parents; their names are durable when it returns.
-fn create_durably(storage: &dyn Storage, path: &Path) -> Result<(), LogError> {
-    let missing: Vec<&Path> =
-        path.ancestors().take_while(|ancestor| !ancestor.as_os_str().is_empty() && storage.list(ancestor).is_err()).collect();
-    storage.create_dir_all(path).context("create the data directory", path)?;
-    for made in missing {
-        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        storage.sync_dir(parent).context("sync", parent)?;
+/// Makes the names of a new directory and of its parents durable. That they exist does not say so: an earlier start may
+/// have made them and been killed.
+fn sync_parents(storage: &dyn Storage, path: &Path) -> Result<(), LogError> {
+    for parent in path.ancestors().skip(1) {
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        match storage.sync_dir(parent) {
+            // A directory that may not be read is not one of those we made.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            other => other.context("sync", parent)?,
+        }
     }
     Ok(())
 }
@@ -172,7 +175,18 @@ fn parse_format(text: &str, root: &Path) -> Result<u64, LogError> {
     if found > FORMAT_VERSION {
         return Err(LogError::NewerFormat { path: root.to_owned(), found, known: FORMAT_VERSION });
     }
-    number(lines.next(), "directory ").and_then(|n| u64::from_str_radix(&n, 16).ok()).ok_or_else(not_ours)
+    let id = number(lines.next(), "directory ").and_then(|n| u64::from_str_radix(&n, 16).ok());
+    id.filter(|id| format_text(*id) == text).ok_or_else(|| LogError::StateDamaged {
+        path: root.join(FORMAT_FILE),
+        reason: "its checksum does not hold".to_owned(),
+    })
+}
+
+/// What the FORMAT file of a directory says.
+fn format_text(id: u64) -> String {
+    let text = format!("{FORMAT_TITLE}\nformat {FORMAT_VERSION}\ndirectory {id:016x}\n");
+    let crc = crc32fast::hash(text.as_bytes());
+    format!("{text}crc {crc:08x}\n")
 }
 
 /// A directory without FORMAT may be empty, or have what a first start leaves when it is cut short.

@@ -26,6 +26,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use millstream_protocol::batch::BatchHeader;
 use millstream_protocol::{Epoch, Incarnation, Offset, PartitionId, StreamId, Timestamp};
@@ -219,6 +220,10 @@ pub struct Segment {
     path: PathBuf,
     file: Arc<dyn StorageFile>,
     extent: RwLock<Extent>,
+    /// From here on each body was checked by this process: when it was appended, or by recovery.
+    checked_from: u64,
+    /// Up to here, too: by reads, from the front on.
+    checked_to: AtomicU64,
     /// How far the index beside it reaches; nothing is written any more once this is [`NO_INDEX`].
     indexed: Mutex<u64>,
 }
@@ -229,13 +234,36 @@ const NO_INDEX: u64 = u64::MAX;
 impl Segment {
     /// A segment whose file is open and whose extent is known.
     pub fn new(base: Offset, generation: u32, path: PathBuf, file: Arc<dyn StorageFile>, extent: Extent) -> Self {
-        Self { base, generation, path, file, extent: RwLock::new(extent), indexed: Mutex::new(0) }
+        Self {
+            base,
+            generation,
+            path,
+            file,
+            extent: RwLock::new(extent),
+            checked_from: PREAMBLE_BYTES,
+            checked_to: AtomicU64::new(PREAMBLE_BYTES),
+            indexed: Mutex::new(0),
+        }
     }
 
-    /// The same, where the index beside it reaches up to this position.
-    pub fn with_index(self, position: u64) -> Self {
+    /// The same, where the index beside it reaches up to this position, and nobody has looked at what lies before.
+    pub fn with_index(mut self, position: u64) -> Self {
+        self.checked_from = position.max(PREAMBLE_BYTES);
         *self.indexed.lock() = position;
         self
+    }
+
+    /// Whether this process has checked every body in a range. What rots after that is the consumer's to notice.
+    pub fn is_checked(&self, from: u64, to: u64) -> bool {
+        let checked_to = self.checked_to.load(Ordering::Relaxed);
+        to <= checked_to || from >= self.checked_from || checked_to >= self.checked_from
+    }
+
+    /// Notes that every body in a range has been checked.
+    pub fn note_checked(&self, from: u64, to: u64) {
+        if from <= self.checked_to.load(Ordering::Relaxed) {
+            self.checked_to.fetch_max(to, Ordering::Relaxed);
+        }
     }
 
     /// The first offset it may hold.

@@ -50,7 +50,7 @@ pub struct Nature {
 /// A directory's or a file's number.
 type Node = u64;
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct File {
     /// What a read shows.
     cache: Vec<u8>,
@@ -74,7 +74,7 @@ enum Change {
     Remove(String),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct State {
     files: HashMap<Node, File>,
     directories: HashMap<Node, Directory>,
@@ -119,6 +119,12 @@ impl SimDisk {
             never_syncs: HashMap::new(),
             faults: 0,
         })))
+    }
+
+    /// A copy that goes its own way.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        Self(Arc::new(Mutex::new(self.0.lock().clone())))
     }
 
     /// Changes what the disk is like.
@@ -171,6 +177,16 @@ impl SimDisk {
             }
         }
         at < file.cache.len()
+    }
+
+    /// Cuts a file at rest.
+    pub fn cut(&self, path: &Path, length: u64) {
+        let mut state = self.0.lock();
+        if let Ok(node) = state.file_at(path) {
+            let file = state.files.get_mut(&node).expect("a named file");
+            file.cache.truncate(length as usize);
+            file.durable.truncate(length as usize);
+        }
     }
 
     /// Makes a range of a file unreadable.

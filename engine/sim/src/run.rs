@@ -283,7 +283,7 @@ impl World {
             self.drop_log();
             self.note(format!("gone while opening (power lost: {power})"));
             if power { self.disk.power_loss() } else { self.disk.kill() }
-            if power {
+            if power || self.disk.faults() > faults {
                 // A `written` partition's end may have gone in this one, too.
                 self.slots.iter_mut().for_each(|slot| slot.model.may_lose_end());
             }
@@ -338,7 +338,7 @@ impl World {
             for (_, batch) in std::mem::take(&mut slot.sent) {
                 slot.model.unknown(&batch);
             }
-            if power && !clean || sick {
+            if power && !clean || sick || self.disk.faults() > faults {
                 slot.model.may_lose_end();
             }
         }

@@ -333,14 +333,16 @@ impl State {
             let waiting = self.waiting.get_mut(&key).expect("just found");
             (waiting.unsynced, waiting.frames) = (0, None);
         }
-        if known.is_none_or(|unsynced| unsynced == 0) && safety != Safety::Segment {
+        // Its turn comes by its first byte that is not synced.
+        let begins = known.is_none_or(|unsynced| unsynced == 0);
+        self.next_ticket += u64::from(begins);
+        let ticket = self.next_ticket;
+        if begins && safety != Safety::Segment {
             if self.order.len() > 64 + 2 * self.waiting.len() {
                 self.order.retain(|(key, ticket)| self.waiting.get(key).is_some_and(|w| w.ticket == *ticket));
             }
-            self.next_ticket += 1;
-            self.order.push_back((key, self.next_ticket));
+            self.order.push_back((key, ticket));
         }
-        let ticket = self.next_ticket;
         let waiting = self.waiting.entry(key).or_insert_with(|| Waiting {
             partition,
             segment,
@@ -351,12 +353,12 @@ impl State {
             frames: None,
             must_index: false,
         });
+        if begins {
+            waiting.ticket = ticket;
+        }
         waiting.unindexed += bytes;
         self.unindexed_bytes += bytes;
         if safety != Safety::Segment {
-            if waiting.unsynced == 0 {
-                waiting.ticket = ticket;
-            }
             waiting.unsynced += bytes;
             self.unsynced_bytes += bytes;
         }

@@ -6,6 +6,7 @@
 //! cache, read and verify, cut and sync, `fdatasync` once more; only then may the high watermark be published. A segment
 //! that ends where its index and its partition's mark say has nothing to be read.
 
+use std::io::IoSlice;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,8 +17,8 @@ use super::scan::Scan;
 use super::tail::{Judgement, Role, judge};
 use crate::error::{Context, LogError};
 use crate::index;
-use crate::segment::{self, Extent, Hole, Identity, PREAMBLE_BYTES, Preamble, Segment, parse_file_name};
-use crate::storage::{Access, Storage, read_exact_at};
+use crate::segment::{self, Extent, Hole, Identity, Kind, PREAMBLE_BYTES, Preamble, Segment, parse_file_name};
+use crate::storage::{Access, Storage, StorageFile, read_exact_at};
 
 /// Where things are and how they are made.
 pub(crate) struct Place<'a> {
@@ -39,12 +40,14 @@ pub struct Recovered {
     pub files_quarantined: usize,
     /// Damaged ranges found.
     pub holes: usize,
+    /// Damaged segment preambles written again: the batches behind them said whose they are.
+    pub preambles_restored: usize,
 }
 
 impl Recovered {
     /// Whether anything was found that a clean stop does not leave.
     pub fn is_clean(&self) -> bool {
-        self.bytes_cut == 0 && self.files_quarantined == 0 && self.holes == 0
+        self.bytes_cut == 0 && self.files_quarantined == 0 && self.holes == 0 && self.preambles_restored == 0
     }
 
     /// Adds up.
@@ -53,6 +56,7 @@ impl Recovered {
         self.bytes_cut += other.bytes_cut;
         self.files_quarantined += other.files_quarantined;
         self.holes += other.holes;
+        self.preambles_restored += other.preambles_restored;
     }
 }
 
@@ -102,7 +106,7 @@ pub(crate) fn create_segment(place: &Place<'_>, base: Offset) -> Result<Arc<Segm
     let path = place.dir.join(segment::file_name(base, 0));
     let file = place.storage.create(&path).context("create", &path)?;
     let preamble = Preamble { identity: place.identity, base, generation: 0 }.encode();
-    if let Err(error) = file.write_all_at(&[std::io::IoSlice::new(&preamble)], 0) {
+    if let Err(error) = file.write_all_at(&[IoSlice::new(&preamble)], 0) {
         // Most likely the disk is full: make the name free for the next try.
         let _ = place.storage.remove_file(&path);
         return Err(LogError::io("write", &path, error));
@@ -194,9 +198,12 @@ fn open_active(
         place.storage.sync_dir(place.dir).context("sync", place.dir)?;
         length = file.len().context("read", &path)?;
     }
-    let preamble = Preamble { identity: place.identity, base, generation };
-    let head = read_exact_at(&*file, 0, PREAMBLE_BYTES.min(length) as usize).context("read", &path)?;
-    if !preamble.matches(&head) {
+    if !check_preamble(place, &path, &*file, (base, generation), recovered)? {
+        if place.identity.kind == Kind::State && length > PREAMBLE_BYTES {
+            // Events follow only on a preamble that was synced: a state must not begin anew for want of one.
+            let reason = "nothing of its segment is whole".to_owned();
+            return Err(LogError::StateDamaged { path, reason });
+        }
         set_aside(place, &name, recovered)?;
         if length > PREAMBLE_BYTES || known > base || !has_earlier && base > Offset::ZERO {
             tracing::error!(file = %path.display(), bytes = length,
@@ -234,6 +241,33 @@ fn open_active(
     Ok(Some(segment(extent)))
 }
 
+/// Whether the file is the segment that its name says. A damaged preamble is written again where a batch behind it,
+/// whose checksum is seeded with the partition's incarnation, says the same.
+fn check_preamble(
+    place: &Place<'_>,
+    path: &Path,
+    file: &dyn StorageFile,
+    (base, generation): (Offset, u32),
+    recovered: &mut Recovered,
+) -> Result<bool, LogError> {
+    let preamble = Preamble { identity: place.identity, base, generation };
+    let length = file.len().context("read", path)?;
+    let head = read_exact_at(file, 0, PREAMBLE_BYTES.min(length) as usize).context("read", path)?;
+    if preamble.matches(&head) {
+        return Ok(true);
+    }
+    let mut scan = Scan::new(file, place.identity.incarnation, PREAMBLE_BYTES - 1, length);
+    let first = if length > PREAMBLE_BYTES { scan.resync(Offset::ZERO).context("read", path)? } else { None };
+    if first.is_none_or(|first| first.base_offset < base) {
+        return Ok(false);
+    }
+    file.write_all_at(&[IoSlice::new(&preamble.encode())], 0).context("write", path)?;
+    file.sync_data().context("sync", path)?;
+    tracing::error!(file = %path.display(), "a segment's damaged preamble was written again");
+    recovered.preambles_restored += 1;
+    Ok(true)
+}
+
 /// Opens a sealed segment: by its index if that is whole, by reading it otherwise. `None` if nothing of it is usable.
 fn open_sealed(
     place: &Place<'_>,
@@ -243,11 +277,10 @@ fn open_sealed(
 ) -> Result<Option<Arc<Segment>>, LogError> {
     let name = segment::file_name(base, generation);
     let path = place.dir.join(&name);
-    let file = place.storage.open(&path, Access::Read).context("open", &path)?;
+    let file = place.storage.open(&path, Access::ReadWrite).context("open", &path)?;
     let length = file.len().context("read", &path)?;
     let incarnation = place.identity.incarnation;
-    let head = read_exact_at(&*file, 0, PREAMBLE_BYTES.min(length) as usize).context("read", &path)?;
-    if !(Preamble { identity: place.identity, base, generation }).matches(&head) {
+    if !check_preamble(place, &path, &*file, (base, generation), recovered)? {
         tracing::error!(file = %path.display(), from = %base, resume = %next_base,
             "a sealed segment's preamble is damaged: its records are in quarantine and not served");
         set_aside(place, &name, recovered)?;
