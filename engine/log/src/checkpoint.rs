@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn the_newer_of_two_counts_and_a_damaged_one_leaves_the_other() {
         let dir = tempfile::tempdir().unwrap();
-        let storage: Arc<dyn Storage> = Arc::new(FileStorage);
+        let storage: Arc<dyn Storage> = Arc::new(FileStorage::with_open_max(8));
         let mut files = Checkpoints::new(storage.clone(), dir.path().to_owned(), 0, 5);
         for end in [10, 20, 30] {
             files.write(&checkpoint(end)).unwrap();

@@ -204,11 +204,11 @@ mod tests {
     fn a_directory_keeps_its_id_and_is_locked_against_a_second_process() {
         let temp = tempfile::tempdir().unwrap();
         let root = temp.path().join("data");
-        let first = DataDir::open(&FileStorage, &root, 7).unwrap();
+        let first = DataDir::open(&FileStorage::with_open_max(8), &root, 7).unwrap();
         assert_eq!(first.id(), 7);
-        assert!(matches!(DataDir::open(&FileStorage, &root, 8), Err(LogError::Locked { .. })));
+        assert!(matches!(DataDir::open(&FileStorage::with_open_max(8), &root, 8), Err(LogError::Locked { .. })));
         drop(first);
-        assert_eq!(DataDir::open(&FileStorage, &root, 8).unwrap().id(), 7);
+        assert_eq!(DataDir::open(&FileStorage::with_open_max(8), &root, 8).unwrap().id(), 7);
     }
 
     #[test]
@@ -216,12 +216,12 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         std::fs::write(temp.path().join("FORMAT"), "millstream data directory\nformat 2\ndirectory 00\n").unwrap();
         assert!(matches!(
-            DataDir::open(&FileStorage, temp.path(), 1),
+            DataDir::open(&FileStorage::with_open_max(8), temp.path(), 1),
             Err(LogError::NewerFormat { found: 2, known: 1, .. })
         ));
         let foreign = tempfile::tempdir().unwrap();
         std::fs::write(foreign.path().join("thesis.txt"), "dear").unwrap();
-        assert!(matches!(DataDir::open(&FileStorage, foreign.path(), 1), Err(LogError::NotADataDirectory { .. })));
+        assert!(matches!(DataDir::open(&FileStorage::with_open_max(8), foreign.path(), 1), Err(LogError::NotADataDirectory { .. })));
         assert_eq!(std::fs::read_dir(foreign.path()).unwrap().count(), 1, "nothing was made in it");
     }
 

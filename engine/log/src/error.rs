@@ -7,6 +7,8 @@ use std::sync::Arc;
 use millstream_protocol::batch::BatchError;
 use millstream_protocol::{Code, Offset, PartitionId, StreamId};
 
+use crate::storage::descriptors::is_out_of_descriptors;
+
 /// An error of the log. Its `Display` says what happened, with the values, then what to do.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -86,6 +88,17 @@ pub enum LogError {
         /// The limit that was met.
         waiting: usize,
     },
+    /// The process may open too few files.
+    #[error("this process may open {limit} files and needs {need}: raise the limit (ulimit -n), then start again")]
+    TooFewDescriptors {
+        /// What is allowed.
+        limit: u64,
+        /// What is needed.
+        need: u64,
+    },
+    /// No descriptor was free for a file.
+    #[error("too many files are open: retry in a moment, or raise the limit (ulimit -n)")]
+    OutOfDescriptors,
     /// An earlier append of the same source failed.
     #[error("an earlier batch of this partition was refused: send it again before this one")]
     Behind,
@@ -127,14 +140,22 @@ pub enum LogError {
 
 impl LogError {
     pub(crate) fn io(act: &'static str, path: &Path, source: io::Error) -> Self {
+        if is_out_of_descriptors(&source) {
+            return LogError::OutOfDescriptors;
+        }
         LogError::Io { act, path: path.to_owned(), source: Arc::new(source) }
     }
 
     /// The error's number for clients.
     pub fn code(&self) -> Code {
         match self {
-            LogError::Io { .. } | LogError::NotADataDirectory { .. } | LogError::OffsetsExhausted => Code::Internal,
-            LogError::Locked { .. } | LogError::Throttled { .. } | LogError::Behind => Code::Throttled,
+            LogError::Io { .. }
+            | LogError::NotADataDirectory { .. }
+            | LogError::TooFewDescriptors { .. }
+            | LogError::OffsetsExhausted => Code::Internal,
+            LogError::Locked { .. } | LogError::Throttled { .. } | LogError::OutOfDescriptors | LogError::Behind => {
+                Code::Throttled
+            }
             LogError::NewerFormat { .. } => Code::Unsupported,
             LogError::PartitionMissing { .. } | LogError::StateDamaged { .. } | LogError::RecordsLost { .. } => {
                 Code::RecordsLost

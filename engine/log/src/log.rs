@@ -84,9 +84,14 @@ impl Drive {
     }
 }
 
-impl Default for Environment {
-    fn default() -> Self {
-        Self { storage: Arc::new(FileStorage), clock: Arc::new(SystemClock::default()), drive: Drive::Threads }
+impl Environment {
+    /// The machine's file system, clock and threads.
+    ///
+    /// # Errors
+    /// [`LogError::TooFewDescriptors`].
+    pub fn of_the_machine() -> Result<Self, LogError> {
+        let storage = Arc::new(FileStorage::new()?);
+        Ok(Self { storage, clock: Arc::new(SystemClock::default()), drive: Drive::Threads })
     }
 }
 
@@ -127,9 +132,9 @@ impl Log {
     /// Opens a data directory on the machine's file system, and makes it if it is not there. `new_id` names a new one.
     ///
     /// # Errors
-    /// [`LogError::Locked`], [`LogError::NewerFormat`], [`LogError::NotADataDirectory`], [`LogError::Io`].
+    /// [`LogError::TooFewDescriptors`], [`LogError::Locked`], [`LogError::NewerFormat`], [`LogError::NotADataDirectory`], [`LogError::Io`].
     pub fn open(root: &Path, config: LogConfig, new_id: u64) -> Result<Self, LogError> {
-        Self::open_in(Environment::default(), root, config, new_id)
+        Self::open_in(Environment::of_the_machine()?, root, config, new_id)
     }
 
     /// The same on any storage and clock.

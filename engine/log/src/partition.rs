@@ -237,9 +237,12 @@ impl Partition {
         }
         let cursor = self.cursors.take(from, segment.base());
         let incarnation = self.identity.incarnation;
-        let found = read_segment(&self.shared.pool, &segment, incarnation, from, high_watermark, bytes_max, cursor)
-            .context("read", segment.path())?;
-        match found {
+        let found = read_segment(&self.shared.pool, &segment, incarnation, from, high_watermark, bytes_max, cursor);
+        // Retention may have deleted the file since it was looked up.
+        if found.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) && from < self.log_start() {
+            return Err(self.lost_or_gone(from, next_base));
+        }
+        match found.context("read", segment.path())? {
             Found::Batches { bytes, next, position } => {
                 self.cursors.note(next, segment.base(), position);
                 Ok(chunk(bytes, next))

@@ -57,7 +57,7 @@ pub struct PartitionReport {
 /// [`LogError::Locked`], [`LogError::NewerFormat`], [`LogError::NotADataDirectory`], [`LogError::Io`]; damage is no error
 /// but in the reports.
 pub fn verify(root: &Path, report: &mut dyn FnMut(PartitionReport)) -> Result<(), LogError> {
-    let storage = FileStorage;
+    let storage = FileStorage::new()?;
     if !root.join("FORMAT").exists() {
         return Err(LogError::NotADataDirectory { path: root.to_owned() });
     }

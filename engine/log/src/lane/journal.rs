@@ -19,6 +19,7 @@ use super::flush::{Flusher, Safety, Written};
 use super::ring::{Entry, Ring, RingError};
 use crate::partition::Partition;
 use crate::segment::Segment;
+use crate::storage::descriptors::is_out_of_descriptors;
 
 /// Names a group within its journal; rises with each one handed over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,6 +68,8 @@ pub(crate) enum Outcome {
     Durable(Offset),
     /// There was no room; what had been written was cut off again, durably.
     NoRoom,
+    /// No descriptor was free; nothing was written.
+    NotNow,
     /// Anything may be on disk.
     Failed(String),
     /// Another owner, of this epoch, has taken the partition over. No local journal says this.
@@ -196,6 +199,9 @@ fn write(group: &Group) -> Result<(), Outcome> {
     let failed = |error: &io::Error| {
         Outcome::Failed(format!("cannot write {} at {}: {error}", group.segment.path().display(), group.position))
     };
+    if is_out_of_descriptors(&error) {
+        return Err(Outcome::NotNow);
+    }
     if error.kind() != io::ErrorKind::StorageFull {
         return Err(failed(&error));
     }

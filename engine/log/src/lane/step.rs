@@ -251,10 +251,10 @@ impl Lane {
                 }
                 return;
             }
-            Outcome::NoRoom => {
+            Outcome::NoRoom | Outcome::NotNow => {
                 tail.next_offset = before.next_offset;
                 tail.position = before.position;
-                LogError::DiskFull
+                if matches!(outcome, Outcome::NoRoom) { LogError::DiskFull } else { LogError::OutOfDescriptors }
             }
             Outcome::Failed(reason) => {
                 let reason: Arc<str> = reason.into();
@@ -285,6 +285,7 @@ impl Lane {
             let reason: Arc<str> = error.to_string().into();
             match error {
                 // Nothing of the new segment is there to be served; the old one goes on until there is room.
+                LogError::OutOfDescriptors => tracing::warn!(%reason, "no new segment yet"),
                 LogError::Io { act, ref source, .. }
                     if source.kind() == std::io::ErrorKind::StorageFull && act != "sync" =>
                 {

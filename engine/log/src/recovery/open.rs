@@ -94,6 +94,10 @@ pub(crate) fn open_segments(
             from = %end.max(start), resume = %known, "records that were durable are missing at the end of the log");
         recovered.holes += 1;
     }
+    if let (true, Some(parent)) = (segments.is_empty(), place.dir.parent()) {
+        // A directory without a segment may have been left by a process that died before its name was durable.
+        place.storage.sync_dir(parent).context("sync", parent)?;
+    }
     // Below its log start a `written` stream may have lost its tail, too. What was compacted never grows again.
     if segments.last().is_none_or(|last| end < next || last.generation() > 0) {
         segments.push(create_segment(place, next.max(end))?);

@@ -1,4 +1,5 @@
-//! The real file system: `std::fs`, and `rustix` for vectored writes and cache advice.
+//! The real file system: `std::fs`, and `rustix` for vectored writes and cache advice. Files are open only while they are
+//! used ([`descriptors`](super::descriptors)).
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};
@@ -8,14 +9,42 @@ use std::sync::Arc;
 
 use rustix::fs::{Advice, FlockOperation};
 
+use super::descriptors::{Descriptors, HeldFile};
 use super::{Access, Entry, Storage, StorageFile};
+use crate::error::LogError;
 
 /// The most slices of one `pwritev` (Linux's `IOV_MAX`).
 const SLICES_MAX: usize = 1024;
 
+/// Descriptors left to everything else: sockets, directories, what a lake has open.
+const KEPT_BACK: u64 = 64;
+/// With fewer than this nothing works.
+const LIMIT_MIN: u64 = 128;
+/// More open files than this gain nothing.
+const OPEN_MAX: u64 = 1 << 16;
+
 /// The machine's file system.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct FileStorage;
+#[derive(Debug, Clone)]
+pub struct FileStorage(Arc<Descriptors>);
+
+impl FileStorage {
+    /// With as many files open as the process's limit (`ulimit -n`) allows, less 64 for everything else.
+    ///
+    /// # Errors
+    /// [`LogError::TooFewDescriptors`] below 128.
+    pub fn new() -> Result<Self, LogError> {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+        if limit < LIMIT_MIN {
+            return Err(LogError::TooFewDescriptors { limit, need: LIMIT_MIN });
+        }
+        Ok(Self::with_open_max((limit - KEPT_BACK).min(OPEN_MAX) as usize))
+    }
+
+    /// With at most so many files open.
+    pub fn with_open_max(open_max: usize) -> Self {
+        Self(Descriptors::new(open_max))
+    }
+}
 
 impl Storage for FileStorage {
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -35,13 +64,17 @@ impl Storage for FileStorage {
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
-        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
-        Ok(Arc::new(file))
+        let mut how = OpenOptions::new();
+        how.read(true).write(true).create_new(true).mode(0o600);
+        let file = self.0.open(&how, path)?;
+        Ok(self.0.hold(path.to_owned(), Access::ReadWrite, file))
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn StorageFile>> {
-        let file = OpenOptions::new().read(true).write(access == Access::ReadWrite).open(path)?;
-        Ok(Arc::new(file))
+        let mut how = OpenOptions::new();
+        how.read(true).write(access == Access::ReadWrite);
+        let file = self.0.open(&how, path)?;
+        Ok(self.0.hold(path.to_owned(), access, file))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -67,15 +100,16 @@ impl Storage for FileStorage {
     }
 }
 
-impl StorageFile for File {
+impl StorageFile for HeldFile {
     fn len(&self) -> io::Result<u64> {
-        self.metadata().map(|metadata| metadata.len())
+        self.file()?.metadata().map(|metadata| metadata.len())
     }
 
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        let file = self.file()?;
         let mut done = 0;
         while done < buffer.len() {
-            match FileExt::read_at(self, &mut buffer[done..], position + done as u64) {
+            match file.read_at(&mut buffer[done..], position + done as u64) {
                 Ok(0) => break,
                 Ok(read) => done += read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -86,10 +120,11 @@ impl StorageFile for File {
     }
 
     fn write_all_at(&self, slices: &[IoSlice<'_>], mut position: u64) -> io::Result<()> {
+        let file = self.file_to_write()?;
         for group in slices.chunks(SLICES_MAX) {
             let length: usize = group.iter().map(|slice| slice.len()).sum();
             let mut written = loop {
-                match rustix::io::pwritev(self, group, position) {
+                match rustix::io::pwritev(&*file, group, position) {
                     Ok(written) => break written,
                     Err(rustix::io::Errno::INTR) => {}
                     Err(error) => return Err(error.into()),
@@ -103,7 +138,7 @@ impl StorageFile for File {
             for slice in group {
                 let skip = written.min(slice.len());
                 written -= skip;
-                self.write_all_at_plain(&slice[skip..], position)?;
+                file.write_all_at(&slice[skip..], position)?;
                 position += (slice.len() - skip) as u64;
             }
         }
@@ -111,26 +146,15 @@ impl StorageFile for File {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        File::sync_data(self)
+        self.sync()
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
-        File::set_len(self, length)
+        self.file_to_write()?.set_len(length)
     }
 
     fn evict(&self, position: u64) -> io::Result<()> {
-        rustix::fs::fadvise(self, position, None, Advice::DontNeed).map_err(io::Error::from)
-    }
-}
-
-/// `FileExt::write_all_at` under a name of its own: the trait's method hides it.
-trait PlainWrite {
-    fn write_all_at_plain(&self, bytes: &[u8], position: u64) -> io::Result<()>;
-}
-
-impl PlainWrite for File {
-    fn write_all_at_plain(&self, bytes: &[u8], position: u64) -> io::Result<()> {
-        FileExt::write_all_at(self, bytes, position)
+        rustix::fs::fadvise(&*self.file()?, position, None, Advice::DontNeed).map_err(io::Error::from)
     }
 }
 
@@ -141,7 +165,7 @@ mod tests {
     #[test]
     fn many_slices_are_written_in_order_at_their_position() {
         let directory = tempfile::tempdir().unwrap();
-        let file = FileStorage.create(&directory.path().join("f")).unwrap();
+        let file = FileStorage::with_open_max(8).create(&directory.path().join("f")).unwrap();
         let parts: Vec<Vec<u8>> = (0..3_000u32).map(|i| i.to_le_bytes().to_vec()).collect();
         let slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
         file.write_all_at(&slices, 7).unwrap();
@@ -155,9 +179,9 @@ mod tests {
     fn a_second_lock_is_refused_until_the_first_is_dropped() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("LOCK");
-        let first = FileStorage.lock(&path).unwrap();
-        assert_eq!(FileStorage.lock(&path).err().map(|e| e.kind()), Some(io::ErrorKind::WouldBlock));
+        let first = FileStorage::with_open_max(8).lock(&path).unwrap();
+        assert_eq!(FileStorage::with_open_max(8).lock(&path).err().map(|e| e.kind()), Some(io::ErrorKind::WouldBlock));
         drop(first);
-        assert!(FileStorage.lock(&path).is_ok());
+        assert!(FileStorage::with_open_max(8).lock(&path).is_ok());
     }
 }

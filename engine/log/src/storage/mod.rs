@@ -9,6 +9,7 @@
 //!
 //! [`FileStorage`] is the real one. Another is a simulator's business: all of the log's I/O goes through here.
 
+pub(crate) mod descriptors;
 mod file;
 
 use std::io;

@@ -25,11 +25,18 @@ pub enum Fault {
 }
 
 /// Fails the next call of a kind on files whose path contains a text; everything else is the real file system.
-#[derive(Default)]
 pub struct FaultyStorage {
+    files: FileStorage,
     armed: Arc<Mutex<Vec<(Fault, String)>>>,
     /// Syncs of files so far, by path.
     pub syncs: Arc<Mutex<Vec<PathBuf>>>,
+}
+
+impl Default for FaultyStorage {
+    /// Few descriptors: files are closed and opened all the time.
+    fn default() -> Self {
+        Self { files: FileStorage::with_open_max(3), armed: Arc::default(), syncs: Arc::default() }
+    }
 }
 
 impl FaultyStorage {
@@ -92,31 +99,31 @@ impl StorageFile for FaultyFile {
 
 impl Storage for FaultyStorage {
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        FileStorage.create_dir_all(path)
+        self.files.create_dir_all(path)
     }
     fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
-        FileStorage.list(path)
+        self.files.list(path)
     }
     fn create(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
-        FileStorage.create(path).map(|file| self.wrap(path, file))
+        self.files.create(path).map(|file| self.wrap(path, file))
     }
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn StorageFile>> {
-        FileStorage.open(path, access).map(|file| self.wrap(path, file))
+        self.files.open(path, access).map(|file| self.wrap(path, file))
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        FileStorage.rename(from, to)
+        self.files.rename(from, to)
     }
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        FileStorage.remove_file(path)
+        self.files.remove_file(path)
     }
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        FileStorage.remove_dir_all(path)
+        self.files.remove_dir_all(path)
     }
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        FileStorage.sync_dir(path)
+        self.files.sync_dir(path)
     }
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        FileStorage.lock(path)
+        self.files.lock(path)
     }
 }
 
