@@ -73,8 +73,12 @@ pub async fn run(mut options: cli::Kill) -> Result<Report, Failure> {
     let ended = ended.and(recorder.finish().map(drop).map_err(Failure::from));
     if let Err(Failure::Run(text)) = ended {
         dir.keep();
-        let (cycles, kept, again) = (tally.cycles, dir.path().display(), options.again());
-        return Err(Failure::run(format!("in cycle {}: {text}; kept in {kept}; again: {again}", cycles + 1)));
+        let when = match tally.cycles {
+            done if done < options.cycles => format!("in cycle {} of {}", done + 1, options.cycles),
+            all => format!("after all {all} cycles"),
+        };
+        let (kept, again) = (dir.path().display(), options.again());
+        return Err(Failure::run(format!("{when}: {text}; kept in {kept}; again: {again}")));
     }
     ended?;
     let history = dir.history();
