@@ -154,11 +154,40 @@ impl Code {
         }
     }
 
-    /// Whether the request surely had no effect. A wrong entry here would blind every checker of histories.
+    /// Whether the request surely had no effect. A wrong entry here would blind every checker of histories, so there is
+    /// no default: whoever adds a code decides. Timeouts, lost connections and codes that this version does not
+    /// know are [`Outcome::Indefinite`].
     pub const fn outcome(self) -> Outcome {
         match self {
-            Code::DurabilityUnknown | Code::ConnectionLost | Code::TimedOut | Code::Internal => Outcome::Indefinite,
-            _ => Outcome::Definite,
+            Code::TimedOut | Code::DurabilityUnknown | Code::ConnectionLost | Code::Internal => Outcome::Indefinite,
+            Code::UnknownStream
+            | Code::IllegalName
+            | Code::RecordTooLarge
+            | Code::BatchTooLarge
+            | Code::CorruptBatch
+            | Code::StreamExists
+            | Code::UnknownPartition
+            | Code::IllegalSetting
+            | Code::IllegalRecord
+            | Code::TimestampTooFarAhead
+            | Code::UnknownLake
+            | Code::LakeExists
+            | Code::IllegalLake
+            | Code::ProtocolViolation
+            | Code::NotAllowed
+            | Code::StreamInUse
+            | Code::Unsupported
+            | Code::DiskFull
+            | Code::Throttled
+            | Code::ShuttingDown
+            | Code::ReadOnly
+            | Code::LakeUnavailable
+            | Code::OffsetOutOfRange
+            | Code::LogTruncated
+            | Code::Fenced
+            | Code::NotOwner
+            | Code::StreamDeleted
+            | Code::RecordsLost => Outcome::Definite,
         }
     }
 
@@ -186,5 +215,14 @@ mod tests {
             assert_eq!(u16::from(code.class().number()), code.number() / 100);
         }
         assert_eq!(Code::from_number(9_999), Code::Internal);
+    }
+    #[test]
+    fn what_may_have_happened_is_never_called_definite() {
+        let indefinite: Vec<u16> =
+            Code::ALL.iter().filter(|code| code.outcome() == Outcome::Indefinite).map(|code| code.number()).collect();
+        assert_eq!(indefinite, [204, 401, 402, 502]);
+        assert_eq!(Code::from_number(9_999).outcome(), Outcome::Indefinite, "a newer server's code");
+        let unknown = |code: &&Code| code.class() == Class::Unknown;
+        assert!(Code::ALL.iter().filter(unknown).all(|code| code.outcome() == Outcome::Indefinite));
     }
 }

@@ -1,0 +1,205 @@
+//! What the checkers found.
+
+use std::fmt;
+
+use crate::history::Place;
+use crate::value::ValueId;
+
+/// Violations of one checker that are kept with their text; all are counted.
+const KEPT_PER_CHECK: u64 = 50;
+
+/// The promises that are checked; the numbers are for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Check {
+    /// L1: an acknowledged record is not there.
+    LostWrite,
+    /// L2: a record that nobody sent, that surely failed, or that is not whole.
+    Phantom,
+    /// L3: two different records at one offset.
+    Divergence,
+    /// L4: a record stands twice, and nobody sent it again in doubt.
+    Duplicate,
+    /// L5: a producer's records are not in the order in which it sent them.
+    Reorder,
+    /// L6: a record was sent after another was acknowledged, and stands before it.
+    RealTime,
+    /// L7: a consumer's position skipped a record, or went back.
+    Position,
+    /// L8: a high watermark fell, or a record was served above it.
+    Watermark,
+    /// L9: a record was served, and then it was gone.
+    ReadThenGone,
+}
+
+impl Check {
+    /// All of them, by number.
+    pub const ALL: [Check; 9] = [
+        Check::LostWrite,
+        Check::Phantom,
+        Check::Divergence,
+        Check::Duplicate,
+        Check::Reorder,
+        Check::RealTime,
+        Check::Position,
+        Check::Watermark,
+        Check::ReadThenGone,
+    ];
+
+    /// Its number, for example `L1`.
+    pub const fn id(self) -> &'static str {
+        match self {
+            Check::LostWrite => "L1",
+            Check::Phantom => "L2",
+            Check::Divergence => "L3",
+            Check::Duplicate => "L4",
+            Check::Reorder => "L5",
+            Check::RealTime => "L6",
+            Check::Position => "L7",
+            Check::Watermark => "L8",
+            Check::ReadThenGone => "L9",
+        }
+    }
+
+    /// What a violation of it is called.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Check::LostWrite => "lost write",
+            Check::Phantom => "phantom",
+            Check::Divergence => "divergence",
+            Check::Duplicate => "duplicate",
+            Check::Reorder => "reorder",
+            Check::RealTime => "real time",
+            Check::Position => "gap or step back",
+            Check::Watermark => "watermark",
+            Check::ReadThenGone => "read, then gone",
+        }
+    }
+}
+
+/// One promise that was not kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Which promise.
+    pub check: Check,
+    /// Where.
+    pub at: Place,
+    /// At which offset, if at one.
+    pub offset: Option<u64>,
+    /// Of which value, if of one.
+    pub value: Option<ValueId>,
+    /// What contradicts what.
+    pub text: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (id, name) = (self.check.id(), self.check.name());
+        write!(f, "{id} {name}: stream {} partition {}", self.at.stream, self.at.partition)?;
+        if let Some(offset) = self.offset {
+            write!(f, " offset {offset}")?;
+        }
+        if let Some(value) = self.value {
+            write!(f, " value {value}")?;
+        }
+        write!(f, ": {}", self.text)
+    }
+}
+
+/// How much was judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Lines of the history.
+    pub events: u64,
+    /// Partitions in it.
+    pub partitions: u64,
+    /// Values sent.
+    pub sent: u64,
+    /// Of them acknowledged,
+    pub acked: u64,
+    /// surely not stored,
+    pub failed: u64,
+    /// and unknown.
+    pub unknown: u64,
+    /// Unknown ones that turned out to be stored.
+    pub unknown_stored: u64,
+    /// Records that consumers got, repeats included.
+    pub fetched: u64,
+    /// Records of the last read.
+    pub last_read: u64,
+    /// Further copies of values that were sent again in doubt. Plain producers promise no better.
+    pub duplicates: u64,
+    /// Values that may have been sent more than once.
+    pub resent: u64,
+}
+
+/// The judgement of a history.
+#[derive(Debug, Clone, Default)]
+pub struct Verdict {
+    counts: Counts,
+    found: [u64; Check::ALL.len()],
+    violations: Vec<Violation>,
+}
+
+impl Verdict {
+    /// Whether every promise was kept.
+    pub fn is_good(&self) -> bool {
+        self.found.iter().all(|count| *count == 0)
+    }
+
+    /// How much was judged.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// How often a promise was broken.
+    pub fn count(&self, check: Check) -> u64 {
+        self.found[check as usize]
+    }
+
+    /// How often any was.
+    pub fn count_all(&self) -> u64 {
+        self.found.iter().sum()
+    }
+
+    /// The first ones of each checker.
+    pub fn violations(&self) -> &[Violation] {
+        &self.violations
+    }
+
+    pub(crate) fn counts_mut(&mut self) -> &mut Counts {
+        &mut self.counts
+    }
+}
+
+/// Where the checkers of one partition put what they find.
+pub(crate) struct Findings<'a> {
+    pub verdict: &'a mut Verdict,
+    pub at: Place,
+}
+
+impl Findings<'_> {
+    /// One more; `text` is asked for only while violations of that kind are kept.
+    pub fn add(&mut self, check: Check, offset: Option<u64>, value: Option<ValueId>, text: impl FnOnce() -> String) {
+        let count = &mut self.verdict.found[check as usize];
+        *count += 1;
+        if *count <= KEPT_PER_CHECK {
+            self.verdict.violations.push(Violation { check, at: self.at, offset, value, text: text() });
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    /// One line: what was judged, then each promise that was broken with its count.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counts { partitions, sent, acked, failed, unknown, unknown_stored, duplicates, fetched, .. } = self.counts;
+        write!(
+            f,
+            "{sent} sent to {partitions} partitions: {acked} acked, {failed} failed, {unknown} unknown ({unknown_stored} of \
+             them stored), {fetched} fetched, {duplicates} duplicates from resends"
+        )?;
+        for check in Check::ALL.into_iter().filter(|check| self.count(*check) > 0) {
+            write!(f, "; {} {} × {}", check.id(), check.name(), self.count(check))?;
+        }
+        Ok(())
+    }
+}

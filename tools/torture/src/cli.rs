@@ -1,0 +1,112 @@
+//! The command line: parsing does nothing.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Tortures a Millstream server, and judges what its clients saw.
+///
+/// The last line of stdout is the verdict. Exit code 0: PASS; 1: FAIL; 2: the run could not begin.
+#[derive(Debug, Parser)]
+#[command(name = "millstream-torture", version, max_term_width = 110)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Kill the server again and again under load
+    Kill(Kill),
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Kill {
+    /// How often the server is killed or stopped, and comes back
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    pub cycles: u32,
+    /// Decides every choice that is not the clock's [default: a new one; the verdict names it]
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+    /// The `millstream` program [default: the one beside this program]
+    #[arg(long, value_name = "PATH")]
+    pub server: Option<PathBuf>,
+    /// Producers at one time
+    #[arg(long, value_name = "P", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub producers: u32,
+    /// Partitions of each stream
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=4_096))]
+    pub partitions: u32,
+    /// Streams; producers take turns
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
+    pub streams: u32,
+    /// What an acknowledgement means
+    #[arg(long, value_enum, default_value_t)]
+    pub durability: Durability,
+    /// Keep data, histories and the server's log here, whatever the verdict [default: kept only on FAIL]
+    #[arg(long, value_name = "DIR")]
+    pub keep_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Durability {
+    /// The record is on disk
+    #[default]
+    Synced,
+    /// The record is in the page cache, which survives a kill as well
+    Written,
+}
+
+impl Kill {
+    /// The seed, the same at every call once it was given or [settled](Self::settle_seed).
+    pub fn seed(&self) -> u64 {
+        self.seed.unwrap_or_default()
+    }
+
+    /// Makes up a seed if none was given. Short enough to be typed.
+    pub fn settle_seed(&mut self) {
+        self.seed.get_or_insert_with(|| RandomState::new().build_hasher().finish() % 1_000_000);
+    }
+
+    /// The command that makes the same choices.
+    pub fn again(&self) -> String {
+        let Self { cycles, producers, partitions, streams, .. } = self;
+        let (seed, durability) = (self.seed(), self.durability.to_possible_value());
+        let durability = durability.expect("no value is hidden");
+        format!(
+            "millstream-torture kill --cycles {cycles} --seed {seed} --producers {producers} --partitions {partitions} \
+             --streams {streams} --durability {}",
+            durability.get_name()
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_command_to_repeat_a_run_means_that_run() {
+        let given = "millstream-torture kill --cycles 7 --seed 9 --partitions 300 --streams 2 --durability written";
+        let Command::Kill(kill) = Cli::parse_from(given.split(' ')).command;
+        let Command::Kill(again) = Cli::parse_from(kill.again().split(' ')).command;
+        assert_eq!(format!("{kill:?}"), format!("{again:?}"));
+    }
+
+    #[test]
+    fn a_seed_that_was_not_given_is_made_up_once() {
+        let Command::Kill(mut kill) = Cli::parse_from(["millstream-torture", "kill"]).command;
+        kill.settle_seed();
+        let seed = kill.seed();
+        kill.settle_seed();
+        assert_eq!(kill.seed(), seed);
+    }
+}

@@ -1,0 +1,45 @@
+//! `millstream-torture`: does to a Millstream server what the world does to it, and judges what its clients saw.
+//!
+//! It runs the real server program and the real client; the judgement is `millstream-check`'s, of histories on disk that
+//! `millstream-check` can judge again. The last line of stdout is the verdict; the exit code is 0 for PASS, 1 for FAIL,
+//! 2 if the run could not begin.
+//! Not here: faults below the process (disks, power, networks): a kill leaves the page cache as it is.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod failure;
+mod judge;
+mod last_read;
+mod load;
+mod report;
+mod run_dir;
+mod scenarios;
+mod server_process;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+use crate::failure::Failure;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Kill(kill) => Box::pin(scenarios::kill::run(kill)).await,
+    };
+    match result {
+        Ok(report) => {
+            println!("{report}");
+            ExitCode::from(report.exit())
+        }
+        Err(Failure::CannotBegin(text)) => {
+            eprintln!("error: {text}");
+            ExitCode::from(2)
+        }
+        Err(Failure::Run(text)) => {
+            println!("FAIL {text}");
+            ExitCode::from(1)
+        }
+    }
+}
