@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use millstream_protocol::frame::control::{
-    CreateMode, LakeConfig, LakeStatus, Request, Response, StreamConfig, StreamInfo, StreamSummary,
+    CreateMode, LakeConfig, LakeStatus, RecoveryInfo, Request, Response, StreamConfig, StreamInfo, StreamSummary,
 };
 use millstream_protocol::{Code, Offset, PartitionId};
 
@@ -65,6 +65,14 @@ impl Client {
     /// Those of the connection.
     pub async fn list_streams(&self) -> Result<Vec<StreamSummary>> {
         expect!(self.request(Request::ListStreams, Repeat::Harmless).await?, Response::Streams(streams) => streams)
+    }
+
+    /// What the server's start had to do: bytes read, torn tails cut, damage found.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub async fn describe_recovery(&self) -> Result<RecoveryInfo> {
+        expect!(self.request(Request::DescribeRecovery, Repeat::Harmless).await?, Response::Recovery(info) => info)
     }
 
     /// One stream with its partitions.

@@ -58,7 +58,8 @@ pub use tls::Fingerprint;
 
 pub use millstream_protocol::batch::{BatchView, Codec};
 pub use millstream_protocol::frame::control::{
-    Durability, LakeConfig, LakeFormat, LakePartition, LakeStatus, PartitionInfo, PartitionState, StreamConfig,
+    Durability, LakeConfig, LakeFormat, LakePartition, LakeStatus, PartitionInfo, PartitionRecovery, PartitionState,
+    RecoveryInfo, StreamConfig,
     StreamInfo, StreamSummary,
 };
 pub use millstream_protocol::{

@@ -314,6 +314,7 @@ fn request() -> impl Strategy<Value = Request> {
         lake_config().prop_map(|config| Request::CreateLake { config }),
         text().prop_map(|name| Request::RemoveLake { name }),
         Just(Request::ListLakes),
+        Just(Request::DescribeRecovery),
         text().prop_map(|name| Request::LakeStatus { name }),
         (text(), any::<u64>()).prop_map(|(name, timeout_ms)| Request::FlushLake { name, timeout_ms }),
     ]

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use millstream_log::{Identity, Kind, Log, LogConfig, LogError, Partition, StateLog};
+use millstream_log::{Identity, Kind, Log, LogConfig, LogError, Partition, StateLog, Stopwatch};
 use millstream_protocol::frame::control::{CreateMode, LakeConfig, StreamConfig};
 use millstream_protocol::limits::PARTITIONS_MAX;
 use millstream_protocol::{Incarnation, LakeId, PartitionId, StreamId};
@@ -16,6 +16,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::catalog::{Catalog, Input, LakeEntry, StreamEntry};
 use crate::error::BrokerError;
+use crate::recovery::Recovery;
 use crate::stream::{Stream, partition_config};
 
 /// Settings of a broker.
@@ -56,6 +57,7 @@ pub struct Broker {
     config: BrokerConfig,
     log: Log,
     catalog: StateLog<Catalog>,
+    recovery: Recovery,
     streams: RwLock<Streams>,
     /// One change at a time: directories and events must agree.
     changing: Mutex<()>,
@@ -82,6 +84,7 @@ impl Broker {
     /// [`LogError::Locked`], [`LogError::NewerFormat`], [`LogError::NotADataDirectory`], [`LogError::StateDamaged`] (the
     /// catalog), [`LogError::Io`].
     pub fn open(config: BrokerConfig) -> Result<Arc<Self>, BrokerError> {
+        let started = Stopwatch::start();
         let log = Log::open(&config.data_dir, config.log.clone(), random())?;
         let catalog: StateLog<Catalog> = log.open_catalog(Incarnation(random()))?;
         // One durable write gives this start its number: every partition's epoch.
@@ -94,22 +97,32 @@ impl Broker {
         let entries: Vec<(String, StreamEntry)> =
             catalog.read(|catalog| catalog.streams().map(|(name, stream)| (name.to_owned(), stream.clone())).collect());
         log.quarantine_unknown(|id| entries.iter().any(|(_, stream)| stream.id == id))?;
+        let wanted: Vec<_> = entries
+            .iter()
+            .flat_map(|(_, entry)| {
+                let config = partition_config(&entry.config);
+                identities(entry.id, &entry.incarnations).map(move |identity| (identity, config))
+            })
+            .collect();
+        let mut opened = log.open_partitions(&wanted, catalog.epoch()).into_iter();
         let mut streams = Streams::default();
+        let mut recovery = Recovery { replay: log.replayed(), total: *catalog.recovered(), ..Recovery::default() };
         for (name, entry) in entries {
-            let partitions = identities(entry.id, &entry.incarnations)
-                .map(|identity| {
-                    log.open_partition(identity, partition_config(&entry.config), catalog.epoch()).inspect_err(
-                        |error| {
-                            tracing::error!(stream = name, partition = %identity.partition, %error,
-                                "a partition is offline");
-                        },
-                    )
-                })
-                .collect();
+            let partitions: Vec<_> = opened.by_ref().take(entry.incarnations.len()).collect();
+            for (index, partition) in partitions.iter().enumerate() {
+                recovery.note(&name, PartitionId(index as u32), partition);
+            }
             let stream = Stream::new(entry.id, name, entry.config, entry.created, entry.incarnations, partitions);
             streams.insert(Arc::new(stream));
         }
-        Ok(Arc::new(Self { config, log, catalog, streams: RwLock::new(streams), changing: Mutex::new(()) }))
+        recovery.report(started.elapsed());
+        let streams = RwLock::new(streams);
+        Ok(Arc::new(Self { config, log, catalog, recovery, streams, changing: Mutex::new(()) }))
+    }
+
+    /// What the start had to do.
+    pub fn recovery(&self) -> &Recovery {
+        &self.recovery
     }
 
     /// The data directory's random number, made with it.

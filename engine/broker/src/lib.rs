@@ -22,8 +22,10 @@
 mod broker;
 pub mod catalog;
 mod error;
+mod recovery;
 mod stream;
 
 pub use broker::{Broker, BrokerConfig, Lake};
 pub use error::BrokerError;
+pub use recovery::Recovery;
 pub use stream::Stream;

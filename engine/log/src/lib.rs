@@ -57,7 +57,7 @@ mod state_log;
 pub mod storage;
 mod verify;
 
-pub use clock::{Clock, SystemClock, WallClock};
+pub use clock::{Clock, Stopwatch, SystemClock, WallClock};
 pub use data_dir::FORMAT_VERSION;
 pub use error::LogError;
 pub use event_listener::{EventListener, Listener};

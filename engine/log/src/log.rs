@@ -15,9 +15,9 @@ use crate::lane::journal::LocalJournal;
 use crate::lane::ring::Ring;
 use crate::lane::step::Lane;
 use crate::lane::thread::{LaneHandle, LaneSender};
-use crate::partition::{Partition, PartitionConfig};
+use crate::partition::{Opening, Partition, PartitionConfig};
 use crate::read::BufferPool;
-use crate::recovery::{quarantine, replay};
+use crate::recovery::{in_parallel, quarantine, replay};
 use crate::segment::{Identity, Kind, state_incarnation};
 use crate::state_log::{Machine, StateLog};
 use crate::storage::{FileStorage, Storage};
@@ -113,6 +113,7 @@ pub struct Log {
     flushing: Mutex<Option<FlushThread>>,
     dir: DataDir,
     replayed: Replay,
+    threads: usize,
 }
 
 /// What the lanes' journals gave back at a start.
@@ -171,6 +172,7 @@ impl Log {
             flushing: Mutex::new(flushing),
             dir,
             replayed,
+            threads: drive.threads(),
         })
     }
 
@@ -229,7 +231,7 @@ impl Log {
         storage.sync_dir(&root).context("sync", &root)?;
         let config =
             PartitionConfig { segment_bytes: self.shared.config.state_segment_bytes, ..PartitionConfig::default() };
-        StateLog::open(Partition::open(&self.shared, self.lane(identity), dir, identity, config, None)?)
+        StateLog::open(Partition::open(&self.shared, self.lane(identity), dir, identity, config, Opening::Catalog)?)
     }
 
     /// Makes a partition: its directory and first segment are durable when it returns.
@@ -246,7 +248,7 @@ impl Log {
         let dir = stream_dir.join(partition_dir_name(identity.partition, identity.incarnation));
         let storage = &*self.shared.storage;
         storage.create_dir_all(&dir).context("create", &dir)?;
-        let partition = Partition::open(&self.shared, self.lane(identity), dir, identity, config, Some(epoch))?;
+        let partition = Partition::open(&self.shared, self.lane(identity), dir, identity, config, Opening::New(epoch))?;
         storage.sync_dir(&stream_dir).context("sync", &stream_dir)?;
         storage.sync_dir(&self.dir.streams()).context("sync", &self.dir.streams())?;
         Ok(partition)
@@ -262,18 +264,25 @@ impl Log {
         config: PartitionConfig,
         epoch: Epoch,
     ) -> Result<Arc<Partition>, LogError> {
-        let stream_dir = self.dir.stream(identity.stream);
-        let name = partition_dir_name(identity.partition, identity.incarnation);
-        let missing = LogError::PartitionMissing { stream: identity.stream, partition: identity.partition };
-        let entries = match self.shared.storage.list(&stream_dir) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(missing),
-            other => other.context("list", &stream_dir)?,
-        };
-        if !entries.iter().any(|entry| entry.is_dir && entry.name == name) {
-            return Err(missing);
+        let dir = self.dir.partition(identity);
+        match self.shared.storage.list(&dir) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Err(LogError::PartitionMissing { stream: identity.stream, partition: identity.partition })
+            }
+            other => {
+                other.context("list", &dir)?;
+                Partition::open(&self.shared, self.lane(identity), dir, identity, config, Opening::Before(epoch))
+            }
         }
-        let (dir, lane) = (stream_dir.join(name), self.lane(identity));
-        Partition::open(&self.shared, lane, dir, identity, config, Some(epoch))
+    }
+
+    /// Opens many partitions at once, on several threads.
+    pub fn open_partitions(
+        &self,
+        wanted: &[(Identity, PartitionConfig)],
+        epoch: Epoch,
+    ) -> Vec<Result<Arc<Partition>, LogError>> {
+        in_parallel(self.threads, wanted, |(identity, config)| self.open_partition(*identity, *config, epoch))
     }
 
     /// Forgets what is known of a partition that is gone.

@@ -60,6 +60,27 @@ impl Default for PartitionConfig {
     }
 }
 
+/// What is known of a partition that is opened: which epoch is stamped into what is appended from now on, and whether it
+/// must have a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Opening {
+    /// It is being made.
+    New(Epoch),
+    /// It was made before: its first segment was durable then.
+    Before(Epoch),
+    /// The catalog: one epoch above the newest found.
+    Catalog,
+}
+
+impl Opening {
+    fn epoch(self) -> Option<Epoch> {
+        match self {
+            Opening::New(epoch) | Opening::Before(epoch) => Some(epoch),
+            Opening::Catalog => None,
+        }
+    }
+}
+
 /// Where appends go: touched by the partition's lane only.
 pub(crate) struct Tail {
     pub segment: Arc<Segment>,
@@ -100,21 +121,20 @@ pub struct Partition {
 }
 
 impl Partition {
-    /// Opens the partition in `dir`, which exists; begins an empty one there if it has no segment. `epoch` is stamped
-    /// into what is appended from now on; `None`: one above the newest found.
+    /// Opens the partition in `dir`, which exists; begins an empty one there if it may have no segment.
     pub(crate) fn open(
         shared: &Arc<Shared>,
         lane: LaneSender,
         dir: PathBuf,
         identity: Identity,
         config: PartitionConfig,
-        epoch: Option<Epoch>,
+        opening: Opening,
     ) -> Result<Arc<Self>, LogError> {
         let state_dir = dir.join("state");
         let has_state = identity.kind == Kind::Records
             && shared.storage.list(&dir).context("list", &dir)?.iter().any(|e| e.is_dir && e.name == "state");
         let state = match has_state {
-            true => Some(open_state(shared, &lane, state_dir, identity, epoch)?),
+            true => Some(open_state(shared, &lane, state_dir, identity, opening.epoch())?),
             false => None,
         };
         let stored_start = state.as_ref().and_then(|state| state.read(|table| table.get(LOG_START_KEY)));
@@ -127,13 +147,21 @@ impl Partition {
             quarantine: &shared.quarantine,
             identity,
             index_interval: shared.config.index_interval_bytes,
+            must_exist: identity.kind == Kind::Records && matches!(opening, Opening::Before(_)),
         };
         let known = shared.flusher.mark(identity.incarnation).unwrap_or_default();
-        let (segments, recovered) = open_segments(&place, stored_start, known)?;
+        let (segments, mut recovered) = open_segments(&place, stored_start, known)?;
+        if !recovered.is_clean() || recovered.bytes_read > 0 {
+            tracing::info!(stream = %identity.stream, partition = %identity.partition, kind = ?identity.kind, ?recovered,
+                "recovered");
+        }
+        if let Some(state) = &state {
+            recovered.add(state.recovered());
+        }
         let active = segments.last().expect("at least one segment").clone();
         let (end, position) = (active.extent().end, active.extent().end_position);
         let epochs = merge_epochs(&segments);
-        let epoch = epoch.unwrap_or_else(|| Epoch(epochs.last().map_or(1, |(last, _)| last.0 + 1)));
+        let epoch = opening.epoch().unwrap_or_else(|| Epoch(epochs.last().map_or(1, |(last, _)| last.0 + 1)));
         // Records' log start is stored before a segment goes: one that is missing without it is a loss. A state log's is
         // its oldest segment; what it may forget is its snapshots' business.
         let log_start = match identity.kind {
@@ -576,6 +604,7 @@ impl Partition {
             quarantine: &self.shared.quarantine,
             identity: self.identity,
             index_interval: self.shared.config.index_interval_bytes,
+            must_exist: true,
         };
         let next = create_segment(&place, tail.next_offset)?;
         self.write_index(&old, &old.extent());
@@ -605,7 +634,8 @@ fn open_state(
     epoch: Option<Epoch>,
 ) -> Result<Arc<StateLog<StateTable>>, LogError> {
     let config = PartitionConfig { segment_bytes: shared.config.state_segment_bytes, ..PartitionConfig::default() };
-    let partition = Partition::open(shared, lane.clone(), dir, identity.state(), config, epoch)?;
+    let opening = epoch.map_or(Opening::Catalog, Opening::New);
+    let partition = Partition::open(shared, lane.clone(), dir, identity.state(), config, opening)?;
     StateLog::open(partition).map(Arc::new)
 }
 

@@ -153,6 +153,8 @@ pub enum Request {
         /// Its name.
         name: String,
     },
+    /// What the server's start had to do. Answer: `Recovery`.
+    DescribeRecovery,
     /// Lands all that was produced before this request. Answer: `LakeStatus`, once it has landed.
     FlushLake {
         /// Its name.
@@ -257,6 +259,58 @@ pub struct LakeStatus {
     pub error: String,
 }
 
+/// What a server's start had to do in one partition.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct PartitionRecovery {
+    /// The stream's name.
+    pub stream: String,
+    /// The partition.
+    pub partition: u32,
+    /// Bytes read and verified.
+    pub bytes_read: u64,
+    /// Bytes cut off as a torn tail; they are in quarantine.
+    pub bytes_cut: u64,
+    /// Files moved into quarantine.
+    pub files_quarantined: u64,
+    /// Damaged ranges of offsets.
+    pub holes: u64,
+    /// Damaged segment preambles written again.
+    pub preambles_restored: u64,
+    /// Why it is offline; empty if it is not.
+    pub error: String,
+}
+
+/// What a server's start had to do.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct RecoveryInfo {
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+    /// Partitions opened, or tried.
+    pub partitions: u64,
+    /// Partitions that could not be opened.
+    pub offline: u64,
+    /// Partitions that needed something, or are offline.
+    pub needed: u64,
+    /// Bytes of segments and journals read.
+    pub bytes_read: u64,
+    /// Journal frames replayed.
+    pub frames_replayed: u64,
+    /// Bytes of batches they gave back.
+    pub bytes_replayed: u64,
+    /// Journal files, frames and checkpoints that are damaged.
+    pub journal_damage: u64,
+    /// Bytes cut off as torn tails; they are in quarantine.
+    pub bytes_cut: u64,
+    /// Files moved into quarantine.
+    pub files_quarantined: u64,
+    /// Damaged ranges of offsets.
+    pub holes: u64,
+    /// Damaged segment preambles written again.
+    pub preambles_restored: u64,
+    /// The first of the partitions that needed something.
+    pub named: Vec<PartitionRecovery>,
+}
+
 /// The answer to a [`Request`].
 #[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -275,6 +329,8 @@ pub enum Response {
     Lakes(Vec<LakeConfig>),
     /// One lake's state.
     LakeStatus(LakeStatus),
+    /// What the start had to do.
+    Recovery(RecoveryInfo),
 }
 
 /// Where to begin in a partition.

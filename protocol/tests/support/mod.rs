@@ -8,8 +8,8 @@ use millstream_protocol::batch::{BatchBuilder, BatchView, Codec, Stamp, stamp};
 use millstream_protocol::frame::consume::BatchesPrefix;
 use millstream_protocol::frame::control::{
     ConsumeEvent, ConsumeMode, ConsumeOpen, ConsumeOpened, ConsumePosition, ConsumeStart, CreateMode, Durability,
-    LakeConfig, LakeFormat, LakePartition, LakeStatus, Message, PartitionInfo, PartitionState, Request, Response,
-    Start, StreamConfig, StreamInfo, StreamSummary,
+    LakeConfig, LakeFormat, LakePartition, LakeStatus, Message, PartitionInfo, PartitionRecovery, PartitionState,
+    RecoveryInfo, Request, Response, Start, StreamConfig, StreamInfo, StreamSummary,
 };
 use millstream_protocol::frame::hello::{Hello, HelloOk};
 use millstream_protocol::frame::produce::{OpenProduce, ProduceAck, ProducePrefix, Stored, decode_acks, encode_acks};
@@ -138,6 +138,34 @@ fn lake_status() -> LakeStatus {
     }
 }
 
+fn recovery() -> RecoveryInfo {
+    let named = PartitionRecovery {
+        stream: "flights".into(),
+        partition: 3,
+        bytes_read: 4_096,
+        bytes_cut: 100,
+        files_quarantined: 1,
+        holes: 2,
+        preambles_restored: 1,
+        error: "the disk failed".into(),
+    };
+    RecoveryInfo {
+        took_ms: 740,
+        partitions: 2_000,
+        offline: 1,
+        needed: 1,
+        bytes_read: 1 << 20,
+        frames_replayed: 17,
+        bytes_replayed: 70_000,
+        journal_damage: 1,
+        bytes_cut: 100,
+        files_quarantined: 1,
+        holes: 2,
+        preambles_restored: 1,
+        named: vec![named],
+    }
+}
+
 fn requests() -> Vec<Sample> {
     let name = || "flights".to_owned();
     let create = |config, mode| Request::CreateStream { name: name(), partitions: 4, config, mode };
@@ -151,6 +179,7 @@ fn requests() -> Vec<Sample> {
         control("request_create_lake", Request::CreateLake { config: lake_config() }),
         control("request_remove_lake", Request::RemoveLake { name: "bronze".into() }),
         control("request_list_lakes", Request::ListLakes),
+        control("request_describe_recovery", Request::DescribeRecovery),
         control("request_lake_status", Request::LakeStatus { name: "bronze".into() }),
         control("request_flush_lake", Request::FlushLake { name: "bronze".into(), timeout_ms: 60_000 }),
     ]
@@ -195,6 +224,7 @@ fn responses() -> Vec<Sample> {
         control("response_lake", Response::Lake(lake_config())),
         control("response_lakes", Response::Lakes(vec![lake_config(), lake_config()])),
         control("response_lake_status", Response::LakeStatus(lake_status())),
+        control("response_recovery", Response::Recovery(recovery())),
     ]
 }
 

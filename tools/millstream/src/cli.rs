@@ -54,6 +54,8 @@ pub enum Command {
     /// Land streams as files in a directory or bucket
     #[command(subcommand)]
     Lake(Lake),
+    /// Show what the server's last start had to do: read, replay, cut, report as damaged
+    Recovery,
     /// Check every batch of a data directory that no server has open
     Verify,
     /// Show everything at work on real data: send, read back, land, compare

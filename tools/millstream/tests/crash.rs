@@ -40,6 +40,9 @@ fn nothing_acknowledged_is_missing_after_a_kill_in_the_middle() {
     for record in consume(&place, "a") {
         *seen.entry(record["value"]["id"].as_u64().expect("an id")).or_default() += 1;
     }
+    let recovery = place.sh("recovery --json").ok().json();
+    assert_eq!((&recovery["partitions"], &recovery["offline"], &recovery["holes"]), (&4.into(), &0.into(), &0.into()));
+    place.sh("recovery").ok().prints("torn tails cut");
     let missing: Vec<u64> = (0..RECORDS).filter(|id| !seen.contains_key(id)).collect();
     assert_eq!(missing, [0_u64; 0]);
     let twice = seen.values().filter(|times| **times > 1).count();

@@ -19,6 +19,31 @@ pub struct Cli {
 pub enum Command {
     /// Kill the server again and again under load
     Kill(Kill),
+    /// Run the log on a simulated disk that misbehaves, and hold it against its model
+    Sim(Sim),
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Sim {
+    /// How many seeds
+    #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub seeds: u64,
+    /// The first of them
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub first: u64,
+    /// Put a bug in: the run must then FAIL
+    #[arg(long, value_enum, value_name = "BUG")]
+    pub bug: Option<Bug>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Bug {
+    /// Directories are never synced
+    NoDirectorySync,
+    /// High watermarks move before the sync
+    WatermarkBeforeSync,
+    /// A failed fdatasync is ignored
+    FailedSyncIgnored,
 }
 
 #[derive(Debug, Clone, Args)]

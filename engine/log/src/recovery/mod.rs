@@ -10,22 +10,19 @@ pub(crate) mod replay;
 pub(crate) mod scan;
 pub(crate) mod tail;
 
-use crate::error::LogError;
-
-/// Does `work` for every item, on several threads if there are many (they wait for the disk, not for a core); the first
-/// error ends it.
-pub(crate) fn in_parallel<T: Sync>(
-    threads: usize,
-    items: &[T],
-    work: impl Fn(&T) -> Result<(), LogError> + Sync,
-) -> Result<(), LogError> {
+/// Does `work` for every item, on several threads if there are many: they wait for the disk, not for a core. The results
+/// are in the items' order.
+pub(crate) fn in_parallel<T: Sync, R: Send>(threads: usize, items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     if threads == 1 || items.len() <= threads {
-        return items.iter().try_for_each(work);
+        return items.iter().map(work).collect();
     }
     let share = items.len().div_ceil(threads);
     std::thread::scope(|scope| {
         let parts: Vec<_> =
-            items.chunks(share).map(|part| scope.spawn(|| part.iter().try_for_each(&work))).collect();
-        parts.into_iter().try_for_each(|part| part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            items.chunks(share).map(|part| scope.spawn(|| part.iter().map(&work).collect::<Vec<R>>())).collect();
+        let join = |part: std::thread::ScopedJoinHandle<'_, Vec<R>>| {
+            part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        parts.into_iter().flat_map(join).collect()
     })
 }

@@ -27,10 +27,12 @@ pub(crate) struct Place<'a> {
     pub quarantine: &'a Path,
     pub identity: Identity,
     pub index_interval: u64,
+    /// Without any segment it is lost, not new.
+    pub must_exist: bool,
 }
 
 /// What opening did that an operator should know.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Recovered {
     /// Bytes read and verified.
     pub bytes_read: u64,
@@ -70,6 +72,10 @@ pub(crate) fn open_segments(
 ) -> Result<(Vec<Arc<Segment>>, Recovered), LogError> {
     let mut recovered = Recovered::default();
     let mut names = list_segments(place, &mut recovered)?;
+    if names.is_empty() && place.must_exist && known == Offset::ZERO {
+        let Identity { stream, partition, .. } = place.identity;
+        return Err(LogError::PartitionMissing { stream, partition });
+    }
     let mut last = None;
     while last.is_none() {
         let Some(name) = names.pop() else { break };

@@ -174,7 +174,7 @@ fn write_back(
     }
     let shares: Vec<Share<'_>> = shares.into_iter().map(|(path, parts)| Share { path, parts }).collect();
     let written = Mutex::new((0, HashMap::new()));
-    super::in_parallel(threads, &shares, |share| {
+    let done = super::in_parallel(threads, &shares, |share| -> Result<(), LogError> {
         let segment = match storage.open(&share.path, Access::ReadWrite) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             other => other.context("open", &share.path)?,
@@ -191,7 +191,8 @@ fn write_back(
             *mark = (*mark).max(entry.end);
         }
         Ok(())
-    })?;
+    });
+    done.into_iter().collect::<Result<(), LogError>>()?;
     replayed.frames = frames.len();
     (replayed.bytes, replayed.marks) = written.into_inner();
     Ok(())

@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 
 use crate::error::LogError;
 use crate::partition::{Partition, WaitSink};
+use crate::recovery::open::Recovered;
 
 /// Bytes read at once in a replay.
 const REPLAY_BYTES: usize = 1 << 20;
@@ -76,6 +77,11 @@ impl<M: Machine> StateLog<M> {
     /// The epoch stamped into its events since it was opened.
     pub fn epoch(&self) -> Epoch {
         self.partition.epoch()
+    }
+
+    /// What opening it had to do.
+    pub fn recovered(&self) -> &Recovered {
+        self.partition.recovered()
     }
 
     /// Looks at the state. It may be ahead of the disk: what leaves the process must wait for an `update`.

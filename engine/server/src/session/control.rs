@@ -159,6 +159,10 @@ async fn perform(session: &Session, request: Request) -> Result<Response, Refusa
             let shared = Arc::clone(shared);
             to_its_end(async move { shared.lakes.remove(&name).await }).await.map(|()| Response::Done)
         }
+        Request::DescribeRecovery => {
+            session.authorize(Action::Describe, Resource::Server)?;
+            Ok(Response::Recovery(broker.recovery().info()))
+        }
         Request::ListLakes => {
             session.authorize(Action::Describe, Resource::Server)?;
             let list = move || broker.lakes().into_iter().map(|lake| lake.config).collect();

@@ -5,6 +5,7 @@ mod consume;
 mod demo;
 mod lake;
 mod produce;
+mod recovery;
 mod serve;
 mod stream;
 mod verify;
@@ -47,6 +48,7 @@ pub fn run(cli: Cli, output: Output) -> Result<(), Failure> {
                     Command::Stream(command) => stream::run(command, &server, output).await,
                     Command::Produce(command) => produce::run(command, &server, output).await,
                     Command::Consume(command) => consume::run(command, &server, output).await,
+                    Command::Recovery => recovery::run(&server, output).await,
                     Command::Lake(command) => lake::run(command, &server, output).await,
                     _ => unreachable!("the others are matched above"),
                 }
