@@ -4,7 +4,7 @@
 //! way: the high watermark and the log start rise, a poisoned partition stays read-only for this process's life.
 //!
 //! Not here: stamping and group commit (`lane`), where the log ends after a crash (`recovery`), which segments go
-//! (`retention`).
+//! (`retention`), which records (`compaction`).
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -18,6 +18,7 @@ use millstream_protocol::batch::BatchView;
 use millstream_protocol::{Epoch, Incarnation, Offset, PartitionId, StreamId, Timestamp};
 use parking_lot::{Mutex, RwLock};
 
+use crate::compaction::{CompactionPolicy, Compactor};
 use crate::error::{Context, LogError};
 use crate::lane::thread::LaneSender;
 use crate::lane::{Append, AppendSink, Appended, Command};
@@ -51,12 +52,15 @@ pub struct PartitionConfig {
     pub segment_bytes: u64,
     /// What is kept.
     pub retention: RetentionPolicy,
+    /// Whether of each key only the latest record is kept, and how.
+    pub compaction: Option<CompactionPolicy>,
 }
 
 impl Default for PartitionConfig {
     /// Synced, segments of 256 MiB, everything kept.
     fn default() -> Self {
-        Self { durability: Durability::Synced, segment_bytes: 256 << 20, retention: RetentionPolicy::default() }
+        let retention = RetentionPolicy::default();
+        Self { durability: Durability::Synced, segment_bytes: 256 << 20, retention, compaction: None }
     }
 }
 
@@ -95,6 +99,7 @@ pub struct Partition {
     state: Mutex<Option<Arc<StateLog<StateTable>>>>,
     /// One retention run or log-start move at a time.
     trimming: Mutex<()>,
+    compactor: Compactor,
     recovered: Recovered,
 }
 
@@ -169,6 +174,7 @@ impl Partition {
             holds: Mutex::new(HashMap::new()),
             state: Mutex::new(state),
             trimming: Mutex::new(()),
+            compactor: Compactor::default(),
             recovered,
         }))
     }
@@ -231,13 +237,13 @@ impl Partition {
         if segment.extent().end <= from {
             return Err(self.lost_or_gone(from, next_base));
         }
-        let cursor = self.cursors.take(from, segment.base());
+        let cursor = self.cursors.take(from, &segment);
         let incarnation = self.identity.incarnation;
         let found = read_segment(&self.shared.pool, &segment, incarnation, from, high_watermark, bytes_max, cursor)
             .context("read", segment.path())?;
         match found {
             Found::Batches { bytes, next, position } => {
-                self.cursors.note(next, segment.base(), position);
+                self.cursors.note(next, &segment, position);
                 Ok(chunk(bytes, next))
             }
             Found::Damaged { resume } => Err(self.lost_or_gone(from, resume.or(next_base))),
@@ -352,6 +358,41 @@ impl Partition {
         tracing::info!(stream = %self.identity.stream, partition = %self.identity.partition, segments = gone.len(),
             log_start = %self.log_start(), reason = ?plan[last], "segments deleted");
         Ok(())
+    }
+
+    /// The sealed segments, in order.
+    pub(crate) fn sealed(&self) -> Vec<Arc<Segment>> {
+        let segments = self.segments.read();
+        segments[..segments.len() - 1].to_vec()
+    }
+
+    /// Puts a sealed segment's next generation in its place, once `publish` has made that durable under its name. `None`,
+    /// and nothing is published, if retention has taken the old one meanwhile. Readers that hold the old one read on.
+    pub(crate) fn replace_sealed(
+        &self,
+        old: &Arc<Segment>,
+        publish: impl FnOnce() -> Result<Arc<Segment>, LogError>,
+    ) -> Result<Option<Arc<Segment>>, LogError> {
+        let _one = self.trimming.lock();
+        let place = |segments: &[Arc<Segment>]| segments.iter().position(|segment| Arc::ptr_eq(segment, old));
+        if place(&self.segments.read()).is_none() {
+            return Ok(None);
+        }
+        let new = publish()?;
+        let (before, after) = (old.extent().end_position, new.extent().end_position);
+        assert_eq!(
+            (new.base(), new.extent().end),
+            (old.base(), old.extent().end),
+            "a generation spans the same offsets"
+        );
+        {
+            let mut segments = self.segments.write();
+            let index = place(&segments).expect("segments go only under the lock held here");
+            segments[index] = new.clone();
+        }
+        self.bytes.fetch_add(after, Ordering::AcqRel);
+        self.bytes.fetch_sub(before, Ordering::AcqRel);
+        Ok(Some(new))
     }
 
     fn facts(&self) -> (Vec<SegmentFacts>, u64) {
@@ -480,6 +521,7 @@ impl Partition {
     pub fn mark_deleted(&self) {
         self.deleted.store(true, Ordering::Release);
         self.changed.notify(usize::MAX);
+        self.compactor.stop();
     }
 
     /// Whether its stream was deleted.
@@ -487,12 +529,22 @@ impl Partition {
         self.deleted.load(Ordering::Acquire)
     }
 
-    /// Snapshots its state, so that the next start need not replay it. Blocks; call it before the log is closed.
+    /// Snapshots its state, so that the next start need not replay it, and ends a compaction in hand. Blocks; call it before
+    /// the log is closed.
     pub fn close(&self) {
+        self.compactor.stop();
         let state = self.state.lock().clone();
         if let Some(state) = state {
             state.close();
         }
+    }
+
+    pub(crate) fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    pub(crate) fn compactor(&self) -> &Compactor {
+        &self.compactor
     }
 
     pub(crate) fn dir(&self) -> &std::path::Path {

@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use millstream_protocol::{Offset, Timestamp};
 
-use super::quarantine;
 use super::scan::Scan;
 use super::tail::{Judgement, Role, judge};
+use super::{generations, quarantine};
 use crate::error::{Context, LogError};
 use crate::index;
 use crate::segment::{Extent, Identity, PREAMBLE_BYTES, Preamble, Segment, parse_file_name};
@@ -69,7 +69,13 @@ pub(crate) fn open_segments(place: &Place<'_>, start: Offset) -> Result<(Vec<Arc
             segments.push(segment);
         }
     }
+    let is_compacted = last.generation() > 0;
     segments.push(last);
+    if is_compacted {
+        // The active segment behind it is gone. Nothing is appended to one that says it is clean.
+        let end = segments.last().expect("just pushed").extent().end;
+        segments.push(create_segment(place, end)?);
+    }
     Ok((segments, recovered))
 }
 
@@ -88,12 +94,14 @@ pub(crate) fn create_segment(place: &Place<'_>, base: Offset) -> Result<Arc<Segm
     Ok(Arc::new(Segment::new(base, 0, path, file, Extent::empty(base, place.index_interval))))
 }
 
-/// The segments' names by base, the newest generation of each; everything unknown goes into quarantine.
+/// The segments' names by base, one generation of each; everything unknown goes into quarantine.
 fn list_segments(place: &Place<'_>, recovered: &mut Recovered) -> Result<Vec<(Offset, u32)>, LogError> {
     let mut names: Vec<(Offset, u32)> = Vec::new();
     for entry in place.storage.list(place.dir).context("list", place.dir)? {
-        let known = (entry.is_dir && entry.name == "state")
-            || (!entry.is_dir && (entry.name.ends_with(".index") || entry.name.ends_with(".snapshot")));
+        let is_file = |ending: &str| !entry.is_dir && entry.name.ends_with(ending);
+        let is_unfinished = !entry.is_dir && crate::compaction::is_unfinished(&entry.name);
+        let is_state = entry.is_dir && entry.name == "state";
+        let known = is_state || is_file(".index") || is_file(".snapshot") || is_unfinished;
         match parse_file_name(&entry.name) {
             Some(name) if !entry.is_dir => names.push(name),
             _ if known => {}
@@ -101,16 +109,10 @@ fn list_segments(place: &Place<'_>, recovered: &mut Recovered) -> Result<Vec<(Of
         }
     }
     names.sort_unstable();
-    for index in (1..names.len()).rev() {
-        if names[index - 1].0 == names[index].0 {
-            let older = names.remove(index - 1);
-            set_aside(place, &crate::segment::file_name(older.0, older.1), recovered)?;
-        }
-    }
-    Ok(names)
+    generations::newest_whole(place, &names, recovered)
 }
 
-fn set_aside(place: &Place<'_>, name: &str, recovered: &mut Recovered) -> Result<(), LogError> {
+pub(super) fn set_aside(place: &Place<'_>, name: &str, recovered: &mut Recovered) -> Result<(), LogError> {
     let label = label(place.identity, name);
     let kept = quarantine::keep_entry(place.storage, place.quarantine, &label, &place.dir.join(name))?;
     tracing::warn!(stream = %place.identity.stream, partition = %place.identity.partition, file = name,
