@@ -37,7 +37,7 @@ pub(super) enum Rewritten {
     /// Nothing goes.
     Unchanged,
     /// A file under its temporary name, synced.
-    Written(Written),
+    Written(Box<Written>),
     /// The segment does not read, and why.
     Unreadable(String),
     /// It was to stop.
@@ -91,7 +91,8 @@ impl Rewrite<'_> {
                 let synced = written.and_then(|extent| file.sync_data().context("sync", &temporary).map(|()| extent));
                 let extent = synced.inspect_err(|_| drop(discard(self.storage, &temporary)))?;
                 let preamble = self.preamble;
-                Ok(Rewritten::Written(Written { temporary, path, preamble, extent, cleaned, removed }))
+                let written = Written { temporary, path, preamble, extent, cleaned, removed };
+                Ok(Rewritten::Written(Box::new(written)))
             }
             Ok(None) => discard(self.storage, &temporary).map(|()| Rewritten::Stopped),
             Err(Copying::Read(unreadable)) => {
