@@ -110,6 +110,16 @@ fn names(root: &Path, ending: &str) -> Vec<String> {
     names
 }
 
+/// The offsets of the sealed segments whose newest generation has a time cleaned.
+fn clean_ranges(root: &Path) -> Vec<std::ops::Range<u64>> {
+    let newest: BTreeMap<u64, String> =
+        names(root, ".log").into_iter().map(|name| (name[..20].parse().unwrap(), name)).collect();
+    let ends = newest.keys().skip(1);
+    let sealed = newest.iter().zip(ends);
+    let clean = sealed.filter(|((_, name), _)| fs::read(partition_dir(root).join(name)).unwrap()[48..56] != [0; 8]);
+    clean.map(|((base, _), end)| *base..*end).collect()
+}
+
 /// Where the active segment begins.
 fn active_base(root: &Path) -> u64 {
     names(root, ".log").last().unwrap()[..20].parse().unwrap()
@@ -139,6 +149,11 @@ impl Model {
         self.first_run.iter_mut().for_each(|run| *run = run.or(Some(now)));
     }
 
+    /// Where the first tombstone is.
+    fn tombstone(&self) -> u64 {
+        self.records.iter().position(|record| record.value.is_none()).unwrap() as u64
+    }
+
     fn latest(&self) -> HashMap<Bytes, u64> {
         let keyed = (0..).zip(&self.records).filter_map(|(offset, record)| Some((record.key.clone()?, offset)));
         keyed.collect()
@@ -165,6 +180,14 @@ impl Model {
             let is_there = found.contains_key(&offset);
             assert!(is_there || offset < active_base(root), "{offset}: the active segment was touched");
             assert!(is_there || record.key.is_some(), "{offset} has no key and is gone");
+        }
+        // What is clean was cleaned by all that is: nothing in it is superseded by anything in it.
+        let clean = clean_ranges(root);
+        let in_clean = |offset: &u64| clean.iter().any(|range| range.contains(offset));
+        let mut clean_latest = HashMap::new();
+        for (offset, record) in found.iter().filter(|(offset, record)| in_clean(offset) && record.key.is_some()) {
+            let before = clean_latest.insert(record.key.clone(), *offset);
+            assert_eq!(before, None, "{offset} supersedes it, and both are in segments that say they are clean");
         }
         self.gone = (0..self.records.len() as u64).filter(|offset| !found.contains_key(offset)).collect();
     }
@@ -259,16 +282,27 @@ fn compaction_agrees_with_its_model() {
     }
 }
 
-/// 200 records over 10 keys and 2 tombstones, several segments, none of them compacted yet.
+/// 200 records over 10 keys, and two keys that are deleted, several segments, none of them compacted yet.
 fn filled(bench: &mut Bench, config: PartitionConfig) -> (Log, Arc<Partition>, Model) {
     let log = bench.open();
     let partition = bench.create(&log, 0, config);
     let mut model = Model::default();
+    model.append(&partition, Codec::None, vec![value("once", 0), value("twice", 0)]);
     for n in 0..100 {
         let records = (0..2).map(|m| value(&format!("key-{}", (2 * n + m) % 10), n)).collect();
         model.append(&partition, Codec::None, records);
         if n == 30 {
-            model.append(&partition, Codec::None, vec![Record::tombstone("once"), Record::tombstone("key-3")]);
+            model.append(
+                &partition,
+                Codec::None,
+                vec![
+                    Record::tombstone("once"),
+                    Record::tombstone("key-3"),
+                    Record::tombstone("twice"),
+                    value("next-to-it-1", 0),
+                    value("next-to-it-2", 0),
+                ],
+            );
         }
     }
     (log, partition, model)
@@ -321,19 +355,20 @@ fn single_records_leave_no_header_each() {
 fn a_tombstone_outlives_rewrites_by_its_own_clock_and_then_goes_without_an_append() {
     let mut bench = Bench::new();
     let (_log, partition, mut model) = filled(&mut bench, CONFIG);
-    let tombstone = (0..).zip(&model.records).find(|(_, record)| record.key.as_deref() == Some(b"once")).unwrap().0;
+    let tombstone = model.tombstone();
     let is_there = |partition: &Partition| read_from(partition, Offset(0), 1 << 20).contains_key(&tombstone);
     partition.run_compaction().unwrap();
     model.ran(1_000);
     // Rewritten every now and then because its neighbours go: that does not give it more time.
-    for now in [1_400, 1_999] {
+    for (now, neighbour) in [(1_400, "next-to-it-1"), (1_999, "next-to-it-2")] {
         bench.clock.0.store(now, Ordering::Relaxed);
+        model.append(&partition, Codec::None, vec![value(neighbour, 1)]);
         (0..200).for_each(|n| model.append(&partition, Codec::None, vec![value(&format!("key-{}", n % 10), n)]));
         assert!(partition.run_compaction().unwrap().segments > 0);
         assert!(is_there(&partition), "at {now}");
     }
     bench.clock.0.store(2_000, Ordering::Relaxed);
-    assert_eq!(partition.run_compaction().unwrap().records_removed, 1, "nothing else had changed");
+    assert_eq!(partition.run_compaction().unwrap().records_removed, 2, "nothing else had changed");
     model.ran(2_000);
     assert!(!is_there(&partition));
     model.check(&partition, bench.dir.path());
@@ -555,7 +590,7 @@ fn a_damaged_segment_is_left_as_it_is_and_tombstones_above_it_stay() {
     assert_eq!(partition.run_compaction().unwrap(), Compacted::default());
     bench.clock.0.store(90_000, Ordering::Relaxed);
     assert_eq!(partition.run_compaction().unwrap(), Compacted::default());
-    let tombstone = (0..).zip(&model.records).find(|(_, record)| record.key.as_deref() == Some(b"once")).unwrap().0;
+    let tombstone = model.tombstone();
     assert!(read_from(&partition, Offset(tombstone), 1 << 20).contains_key(&tombstone));
 }
 
@@ -618,5 +653,32 @@ fn readers_and_appends_go_on_while_segments_are_swapped() {
     }
     done.store(true, Ordering::Relaxed);
     readers.into_iter().for_each(|reader| reader.join().unwrap());
+    model.check(&partition, bench.dir.path());
+}
+
+#[test]
+fn an_older_value_that_damage_brought_back_goes_before_its_tombstone() {
+    let mut bench = Bench::new();
+    // One key at a time.
+    let config = with_policy(|policy| policy.key_map_bytes = 1);
+    let (log, partition, mut model) = filled(&mut bench, config);
+    let old = bench.segments(0)[0].clone();
+    let kept = fs::read(&old).unwrap();
+    partition.run_compaction().unwrap();
+    model.ran(1_000);
+    drop((partition, log));
+    let new = bench.segments(0)[0].clone();
+    let mut bytes = fs::read(&new).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&new, bytes).unwrap();
+    fs::write(&old, kept).unwrap();
+    let log = bench.open();
+    let partition = bench.reopen(&log, 0, config);
+    assert!(read_from(&partition, Offset(0), 1 << 20).contains_key(&0), "the value is read again");
+    bench.clock.0.store(9_000, Ordering::Relaxed);
+    partition.run_compaction().unwrap();
+    model.ran(9_000);
+    let found = read_from(&partition, Offset(0), 1 << 20);
+    assert!(!found.values().any(|record| matches!(record.key.as_deref(), Some(b"once" | b"twice"))));
     model.check(&partition, bench.dir.path());
 }
