@@ -58,9 +58,8 @@ pub use tls::Fingerprint;
 
 pub use millstream_protocol::batch::{BatchView, Codec};
 pub use millstream_protocol::frame::control::{
-    Durability, LakeConfig, LakeFormat, LakePartition, LakeStatus, PartitionInfo, PartitionRecovery, PartitionState,
-    RecoveryInfo, StreamConfig,
-    StreamInfo, StreamSummary,
+    Cleanup, Compaction, Durability, LakeConfig, LakeFormat, LakePartition, LakeStatus, PartitionInfo,
+    PartitionRecovery, PartitionState, RecoveryInfo, StreamConfig, StreamInfo, StreamSummary,
 };
 pub use millstream_protocol::{
     ByteSize, Class, Code, Epoch, Header, Incarnation, Offset, Outcome, PartitionId, Record, StreamId, Timestamp,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use millstream_client::{Client, Code, Consumer, Epoch, Gap, Offset, PartitionId, Position, Record, Start};
 use millstream_protocol::frame::control::{ConsumeEvent, Start as WireStart};
-use support::{Fake, Piece, STREAM, fill};
+use support::{Fake, Piece, STREAM, compact, fill};
 
 const P0: PartitionId = PartitionId(0);
 
@@ -194,6 +194,28 @@ async fn batches_come_whole_and_mix_with_records() {
     assert_eq!((next.first, next.view.header().record_count), (Offset(3), 2));
     assert_eq!(consumer.positions(), [Position { partition: P0, next: Offset(5), epoch: Some(Epoch(3)) }]);
     assert!(consumer.next_batch().await.is_none());
+}
+
+#[tokio::test]
+async fn what_compaction_took_is_passed_over_and_the_rest_has_its_offsets() {
+    let fake = Fake::start();
+    fill(&fake, 0, &[&["a", "b", "c"], &["d", "e"], &["f"], &["g", "h"]]);
+    compact(&fake, 0, &[1, 5]);
+    let client = fake.client().await;
+    assert_eq!(all(of_partition_0(&client).await).await, [ok(1, "b"), ok(5, "f")], "and no error for what is gone");
+
+    let mut consumer = of_partition_0(&client).await;
+    let mut batches = Vec::new();
+    while let Some(batch) = consumer.next_batch().await {
+        let batch = batch.expect("whole");
+        let offsets: Vec<u64> = batch.records().expect("lz4").map(|record| record.expect("whole").offset.0).collect();
+        batches.push((batch.first.0, batch.end.0, offsets));
+    }
+    assert_eq!(batches, [(0, 3, vec![1]), (3, 5, vec![]), (5, 6, vec![5]), (6, 8, vec![])]);
+    // An empty batch is read like any other: the position is behind it.
+    assert_eq!(consumer.positions(), [Position { partition: P0, next: Offset(8), epoch: Some(Epoch(3)) }]);
+    let inside = client.consumer(STREAM).partitions([P0]).start(Start::Offset(Offset(2))).bounded();
+    assert_eq!(all(inside.build().await.expect("it is there")).await, [ok(5, "f")], "from an offset that is gone");
 }
 
 #[tokio::test]

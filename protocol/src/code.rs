@@ -101,6 +101,8 @@ codes! {
     StreamInUse = 116, "stream in use";
     /// The server does not know this request or format version.
     Unsupported = 117, "unsupported";
+    /// A record without a key for a compacted stream.
+    KeyRequired = 118, "key required";
 
     /// The disk is full: appends are refused, reads go on.
     DiskFull = 201, "disk full";
@@ -177,6 +179,7 @@ impl Code {
             | Code::NotAllowed
             | Code::StreamInUse
             | Code::Unsupported
+            | Code::KeyRequired
             | Code::DiskFull
             | Code::Throttled
             | Code::ShuttingDown

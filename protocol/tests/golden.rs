@@ -12,7 +12,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use millstream_protocol::batch::{BatchView, Codec, check_zero_stamp};
+use millstream_protocol::batch::{BatchView, Codec, Thinned, check_zero_stamp, thin};
 use millstream_protocol::frame::control::{Message, Request};
 use millstream_protocol::{Epoch, Incarnation, Offset, ProducerId, Timestamp};
 use support::{INCARNATION, STAMP, batch, messages, records, stamped};
@@ -100,6 +100,24 @@ fn a_committed_stamped_batch_is_read_by_its_partition_only() {
     assert!(BatchView::split_stored(&mut bytes.clone(), Incarnation(INCARNATION.0 ^ 1)).is_err());
 }
 
+#[test]
+fn a_committed_sparse_batch_is_what_compaction_leaves() {
+    let stored = BatchView::split_stored(&mut Bytes::from(stamped(Codec::None)), INCARNATION).expect("just stamped");
+    let kept = [STAMP.base_offset.0 + 1, STAMP.base_offset.0 + 4];
+    let thinned = thin(&stored, INCARNATION, |offset, _| kept.contains(&offset.0)).expect("legal records");
+    let Thinned::Batches(batches) = thinned else { panic!("three records went") };
+    assert_eq!(batches.len(), 1);
+    let committed = golden("batch_sparse", &batches[0]);
+    assert_same("batch_sparse", &batches[0], &committed);
+    let view = BatchView::split_stored(&mut Bytes::from(committed), INCARNATION).expect("both checksums hold");
+    let header = view.header();
+    assert_eq!((header.sparse, header.record_count, header.last_offset_delta), (true, 2, 4));
+    let mut records = view.records().expect("not compressed");
+    let decoded: Result<Vec<_>, _> = std::iter::from_fn(|| records.next_with_offset()).collect();
+    let all = support::records();
+    assert_eq!(decoded, Ok(vec![(Offset(kept[0]), all[1].clone()), (Offset(kept[1]), all[4].clone())]));
+}
+
 /// Written out by hand from the layout's description: the check that needs no file. (That the layout is
 /// little-endian and unaligned at all is asserted at compile time, in `frame::control`.)
 #[test]
@@ -118,7 +136,7 @@ fn an_archive_is_little_endian_and_has_no_padding() {
 
 /// CreateStream or CreateLake, whichever is wider, under a version and a kind byte.
 fn request_bytes() -> usize {
-    let create_stream = 8 + 4 + (1 + 9 + 9 + 8 + 4) + 1;
+    let create_stream = 8 + 4 + (1 + 9 + 9 + 8 + 4 + 17) + 1;
     let create_lake = 8 + 8 + 8 + 1 + 8 + 8;
     1 + 1 + create_stream.max(create_lake)
 }
@@ -128,6 +146,7 @@ fn no_file_is_without_its_sample() {
     let mut expected: BTreeSet<String> = messages().iter().map(|sample| format!("{}.bin", sample.name)).collect();
     expected.extend(CODECS.map(|codec| format!("{}.bin", batch_name(codec))));
     expected.insert("batch_stamped.bin".into());
+    expected.insert("batch_sparse.bin".into());
     let found = fs::read_dir(directory())
         .expect("it is there")
         .map(|entry| entry.expect("a readable directory").file_name().into_string().expect("our own names are text"));

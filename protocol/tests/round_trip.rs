@@ -8,9 +8,9 @@ use millstream_protocol::batch::{
 };
 use millstream_protocol::frame::consume::BatchesPrefix;
 use millstream_protocol::frame::control::{
-    ConsumeEvent, ConsumeMode, ConsumeOpen, ConsumeOpened, ConsumePosition, ConsumeStart, CreateMode, Durability,
-    LakeConfig, LakeFormat, LakePartition, LakeStatus, Message, PartitionInfo, PartitionState, Request, Response,
-    Start, StreamConfig, StreamInfo, StreamSummary,
+    Cleanup, Compaction, ConsumeEvent, ConsumeMode, ConsumeOpen, ConsumeOpened, ConsumePosition, ConsumeStart,
+    CreateMode, Durability, LakeConfig, LakeFormat, LakePartition, LakeStatus, Message, PartitionInfo, PartitionState,
+    Request, Response, Start, StreamConfig, StreamInfo, StreamSummary,
 };
 use millstream_protocol::frame::hello::{Hello, HelloOk};
 use millstream_protocol::frame::produce::{OpenProduce, ProduceAck, ProducePrefix, Stored, decode_acks, encode_acks};
@@ -273,13 +273,20 @@ fn text() -> impl Strategy<Value = String> {
 
 fn stream_config() -> impl Strategy<Value = StreamConfig> {
     let durability = select(vec![Durability::Synced, Durability::Written]);
-    (durability, any::<Option<u64>>(), any::<Option<u64>>(), any::<u64>(), any::<u32>()).prop_map(
-        |(durability, retention_ms, retention_bytes, segment_bytes, record_bytes_max)| StreamConfig {
+    let cleanup = any::<Option<(u64, u64)>>().prop_map(|compaction| match compaction {
+        None => Cleanup::Delete,
+        Some((delete_retention_ms, min_compaction_lag_ms)) => {
+            Cleanup::Compact(Compaction { delete_retention_ms, min_compaction_lag_ms })
+        }
+    });
+    (durability, any::<Option<u64>>(), any::<Option<u64>>(), any::<u64>(), any::<u32>(), cleanup).prop_map(
+        |(durability, retention_ms, retention_bytes, segment_bytes, record_bytes_max, cleanup)| StreamConfig {
             durability,
             retention_ms,
             retention_bytes,
             segment_bytes,
             record_bytes_max,
+            cleanup,
         },
     )
 }

@@ -446,3 +446,17 @@ pub fn fill(fake: &Fake, partition: u32, batches: &[&[&str]]) {
         store(&fake.state, partition, &builder.finish().expect("it has records"));
     }
 }
+
+/// Takes all records out of a partition's log but those at `keep`, as compaction does.
+pub fn compact(fake: &Fake, partition: u32, keep: &[u64]) {
+    use millstream_protocol::batch::{Thinned, thin};
+    let incarnation = incarnation(&fake.state, partition);
+    let log = &mut fake.state.logs.lock()[partition as usize];
+    for stored in log.iter_mut() {
+        let batch = BatchView::parse(stored).expect("it was stored");
+        match thin(&batch, incarnation, |offset, _| keep.contains(&offset.0)).expect("legal records") {
+            Thinned::Unchanged => {}
+            Thinned::Batches(batches) => *stored = batches[0].clone(),
+        }
+    }
+}

@@ -282,6 +282,18 @@ impl Broker {
         }
     }
 
+    /// Compacts what is worth it of the streams that ask for it, one partition after the other; errors are logged. Blocks,
+    /// perhaps for minutes; [`close`](Self::close) ends it.
+    pub fn run_compaction(&self) {
+        for stream in self.streams() {
+            for partition in stream.online().filter(|partition| !partition.is_read_only()) {
+                if let Err(error) = partition.run_compaction() {
+                    tracing::warn!(stream = stream.name, partition = %partition.id(), %error, "compaction failed");
+                }
+            }
+        }
+    }
+
     /// Ends the lanes after all that was handed to them, with snapshots of every state, and lets nothing more be appended.
     /// The directory's lock is released. Blocks.
     ///

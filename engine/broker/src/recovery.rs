@@ -62,9 +62,19 @@ impl Recovery {
     pub(crate) fn report(&mut self, took: Duration) {
         self.took = took;
         let Self { replay, total, partitions, offline, needed, .. } = self;
-        tracing::info!(partitions, offline, needed, took_ms = took.as_millis() as u64, bytes_read = total.bytes_read,
-            frames_replayed = replay.frames, bytes_replayed = replay.bytes, bytes_cut = total.bytes_cut,
-            files_quarantined = total.files_quarantined, holes = total.holes, "data directory open");
+        tracing::info!(
+            partitions,
+            offline,
+            needed,
+            took_ms = took.as_millis() as u64,
+            bytes_read = total.bytes_read,
+            frames_replayed = replay.frames,
+            bytes_replayed = replay.bytes,
+            bytes_cut = total.bytes_cut,
+            files_quarantined = total.files_quarantined,
+            holes = total.holes,
+            "data directory open"
+        );
     }
 
     /// The same, for a client.

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use millstream_log::{Durability, LogError, Partition, PartitionConfig, RetentionPolicy};
+use millstream_log::{CompactionPolicy, Durability, LogError, Partition, PartitionConfig, RetentionPolicy};
 use millstream_protocol::frame::control::{
-    Durability as WireDurability, PartitionInfo, PartitionState, StreamConfig, StreamInfo, StreamSummary,
+    Cleanup, Durability as WireDurability, PartitionInfo, PartitionState, StreamConfig, StreamInfo, StreamSummary,
 };
 use millstream_protocol::{Incarnation, PartitionId, StreamId, Timestamp};
 
@@ -133,5 +133,13 @@ pub(crate) fn partition_config(config: &StreamConfig) -> PartitionConfig {
         },
         segment_bytes: config.segment_bytes,
         retention: RetentionPolicy { age_ms: config.retention_ms, bytes: config.retention_bytes },
+        compaction: match config.cleanup {
+            Cleanup::Delete => None,
+            Cleanup::Compact(compaction) => Some(CompactionPolicy {
+                delete_retention_ms: compaction.delete_retention_ms,
+                min_lag_ms: compaction.min_compaction_lag_ms,
+                ..CompactionPolicy::default()
+            }),
+        },
     }
 }

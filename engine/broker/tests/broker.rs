@@ -7,7 +7,7 @@ use std::fs;
 use millstream_broker::{Broker, BrokerConfig, BrokerError};
 use millstream_log::LogError;
 use millstream_protocol::batch::{BatchBuilder, BatchView, Codec};
-use millstream_protocol::frame::control::{CreateMode, PartitionState, StreamConfig};
+use millstream_protocol::frame::control::{Compaction, CreateMode, PartitionState, StreamConfig};
 use millstream_protocol::{Code, Offset, PartitionId, Record, StreamId};
 
 fn batch() -> BatchView {
@@ -96,4 +96,39 @@ fn a_partition_whose_directory_is_gone_is_offline_and_the_others_work() {
     assert_eq!(states, [PartitionState::Offline, PartitionState::Online]);
     assert!(!dir.path().join("streams/0000000077").exists());
     assert!(dir.path().join("quarantine/stream-0000000077").exists());
+}
+
+#[test]
+fn a_compacted_stream_keeps_the_latest_record_of_each_key_over_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = BrokerConfig::new(dir.path());
+    let broker = Broker::open(config.clone()).unwrap();
+    let settings = StreamConfig { segment_bytes: 1 << 20, ..StreamConfig::compacted(Compaction::default()) };
+    let stream = broker.create_stream("latest", 1, settings.clone(), CreateMode::Explicit).unwrap();
+    let plain = broker.create_stream(
+        "plain",
+        1,
+        StreamConfig { cleanup: Default::default(), ..settings },
+        CreateMode::Explicit,
+    );
+    let partitions = [&stream, &plain.unwrap()].map(|stream| stream.partition(PartitionId(0)).unwrap().clone());
+    for _ in 0..3 {
+        for partition in &partitions {
+            let mut builder = BatchBuilder::new(Codec::None);
+            builder.push(&Record::new(vec![7; 600 << 10]).key("k")).unwrap();
+            partition.append_wait(BatchView::parse(&builder.finish().unwrap()).unwrap()).unwrap();
+        }
+    }
+    broker.run_compaction();
+    let sizes = partitions.each_ref().map(|partition| partition.size_bytes());
+    assert!(sizes[0] < 1_300 << 10 && sizes[1] > 1_700 << 10, "{sizes:?}");
+    drop((partitions, stream));
+    broker.close().unwrap();
+    drop(broker);
+    let broker = Broker::open(config).unwrap();
+    let stream = broker.stream("latest").unwrap();
+    assert!(stream.config.is_compacted());
+    let partition = stream.partition(PartitionId(0)).unwrap();
+    assert_eq!((partition.size_bytes(), partition.high_watermark()), (sizes[0], Offset(3)));
+    broker.run_compaction();
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use millstream_broker::catalog::{Catalog, Event, Input};
 use millstream_log::Machine;
-use millstream_protocol::frame::control::{LakeConfig, LakeFormat, StreamConfig};
+use millstream_protocol::frame::control::{Compaction, LakeConfig, LakeFormat, StreamConfig};
 use millstream_protocol::{Code, Incarnation, StreamId, Timestamp};
 use proptest::prelude::*;
 
@@ -168,6 +168,8 @@ fn each_setting_outside_its_range_is_named() {
         catalog.step(Input::CreateStream { name: "s".to_owned(), config, incarnations, now: Timestamp(0) })
     };
     let config = StreamConfig::default;
+    let with = StreamConfig::compacted;
+    let compacted = || with(Compaction::default());
     for (refused, setting) in [
         (create(0, config()), "partitions"),
         (create(10_001, config()), "partitions"),
@@ -176,10 +178,18 @@ fn each_setting_outside_its_range_is_named() {
         (create(1, StreamConfig { record_bytes_max: 9 << 20, ..config() }), "record_bytes_max"),
         (create(1, StreamConfig { retention_ms: Some(1), ..config() }), "retention_ms"),
         (create(1, StreamConfig { retention_bytes: Some(0), ..config() }), "retention_bytes"),
+        (create(1, StreamConfig { retention_ms: Some(86_400_000), ..compacted() }), "retention_ms"),
+        (create(1, StreamConfig { retention_bytes: Some(1 << 30), ..compacted() }), "retention_bytes"),
+        (create(1, with(Compaction { delete_retention_ms: u64::MAX, ..Default::default() })), "delete_retention_ms"),
+        (
+            create(1, with(Compaction { min_compaction_lag_ms: u64::MAX, ..Default::default() })),
+            "min_compaction_lag_ms",
+        ),
     ] {
         let error = refused.unwrap_err();
         assert_eq!(error.code(), Code::IllegalSetting);
         assert!(error.to_string().starts_with(setting), "{error}");
     }
     assert!(create(10_000, config()).is_ok());
+    assert!(create(1, compacted()).is_ok());
 }

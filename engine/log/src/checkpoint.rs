@@ -161,10 +161,14 @@ fn decode(bytes: &[u8]) -> Option<(u64, Checkpoint)> {
         let at = HEADER_BYTES + index * ENTRY_BYTES;
         Some((u64_at(at)?, u64_at(at + 8)?))
     };
-    let lanes = (0..covered).map(|index| pair(index).and_then(|(lane, sequence)| Some((lane.try_into().ok()?, sequence))));
+    let lanes =
+        (0..covered).map(|index| pair(index).and_then(|(lane, sequence)| Some((lane.try_into().ok()?, sequence))));
     let known = (covered..covered + marks).map(|index| pair(index).map(|(inc, end)| (Incarnation(inc), Offset(end))));
-    let checkpoint =
-        Checkpoint { journal_id: u64_at(24)?, covered: lanes.collect::<Option<_>>()?, marks: known.collect::<Option<_>>()? };
+    let checkpoint = Checkpoint {
+        journal_id: u64_at(24)?,
+        covered: lanes.collect::<Option<_>>()?,
+        marks: known.collect::<Option<_>>()?,
+    };
     Some((u64_at(16)?, checkpoint))
 }
 

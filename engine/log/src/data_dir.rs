@@ -221,7 +221,10 @@ mod tests {
         ));
         let foreign = tempfile::tempdir().unwrap();
         std::fs::write(foreign.path().join("thesis.txt"), "dear").unwrap();
-        assert!(matches!(DataDir::open(&FileStorage::with_open_max(8), foreign.path(), 1), Err(LogError::NotADataDirectory { .. })));
+        assert!(matches!(
+            DataDir::open(&FileStorage::with_open_max(8), foreign.path(), 1),
+            Err(LogError::NotADataDirectory { .. })
+        ));
         assert_eq!(std::fs::read_dir(foreign.path()).unwrap().count(), 1, "nothing was made in it");
     }
 

@@ -6,7 +6,8 @@
 //! - `Written`: it is in the page cache. It survives a crash of the process.
 //!
 //! Readers see nothing above the high watermark, which follows that same durability: what was read from a `Synced`
-//! partition does not vanish. Offsets count records, rise by one, and are never given out twice.
+//! partition does not vanish. Offsets count records, rise by one, and are never given out twice; compaction leaves gaps and
+//! moves nothing.
 //!
 //! # Fault by fault
 //! | fault | what happens |
@@ -15,6 +16,7 @@
 //! | a write, sync or rename fails | its partition is read-only until a restart; waiters get `durability unknown`; nothing is retried |
 //! | disk full | the batch is cut off again durably and refused with `disk full`; appends succeed as soon as there is room |
 //! | damage below what was known durable | a typed error names the offsets lost; both sides stay readable |
+//! | process killed, power lost in a compaction | of each segment the newest whole generation is served; what was compacted away stays away |
 //! | two processes on one directory | the second is refused |
 //! | the clock steps | append times never go back; a step above a minute is reported, not followed for an hour |
 //!
@@ -43,6 +45,7 @@
 
 mod checkpoint;
 mod clock;
+mod compaction;
 mod data_dir;
 mod error;
 mod index;
@@ -58,6 +61,7 @@ pub mod storage;
 mod verify;
 
 pub use clock::{Clock, Stopwatch, SystemClock, WallClock};
+pub use compaction::{Compacted, CompactionFacts, CompactionPlan, CompactionPolicy, plan_compaction};
 pub use data_dir::FORMAT_VERSION;
 pub use error::LogError;
 pub use event_listener::{EventListener, Listener};

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use millstream_protocol::{Epoch, PartitionId, StreamId};
 use parking_lot::Mutex;
 
+use crate::checkpoint::{self, Checkpoint, Checkpoints};
 use crate::clock::{Clock, SystemClock};
 use crate::data_dir::{DataDir, parse_partition_dir_name, parse_stream_dir_name, partition_dir_name};
 use crate::error::{Context, LogError};
-use crate::checkpoint::{self, Checkpoint, Checkpoints};
 use crate::lane::flush::{FlushThread, Flusher};
 use crate::lane::journal::LocalJournal;
 use crate::lane::ring::Ring;

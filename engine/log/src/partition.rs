@@ -4,7 +4,7 @@
 //! way: the high watermark and the log start rise, a poisoned partition stays read-only for this process's life.
 //!
 //! Not here: stamping and group commit (`lane`), where the log ends after a crash (`recovery`), which segments go
-//! (`retention`).
+//! (`retention`), which records (`compaction`).
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -18,6 +18,7 @@ use millstream_protocol::batch::BatchView;
 use millstream_protocol::{Epoch, Incarnation, Offset, PartitionId, StreamId, Timestamp};
 use parking_lot::{Mutex, RwLock};
 
+use crate::compaction::{CompactionPolicy, Compactor};
 use crate::error::{Context, LogError};
 use crate::lane::thread::LaneSender;
 use crate::lane::{Append, AppendSink, Appended, Command};
@@ -51,12 +52,15 @@ pub struct PartitionConfig {
     pub segment_bytes: u64,
     /// What is kept.
     pub retention: RetentionPolicy,
+    /// Whether of each key only the latest record is kept, and how.
+    pub compaction: Option<CompactionPolicy>,
 }
 
 impl Default for PartitionConfig {
     /// Synced, segments of 256 MiB, everything kept.
     fn default() -> Self {
-        Self { durability: Durability::Synced, segment_bytes: 256 << 20, retention: RetentionPolicy::default() }
+        let retention = RetentionPolicy::default();
+        Self { durability: Durability::Synced, segment_bytes: 256 << 20, retention, compaction: None }
     }
 }
 
@@ -117,6 +121,7 @@ pub struct Partition {
     state: Mutex<Option<Arc<StateLog<StateTable>>>>,
     /// One retention run or log-start move at a time.
     trimming: Mutex<()>,
+    compactor: Compactor,
     recovered: Recovered,
 }
 
@@ -200,6 +205,7 @@ impl Partition {
             holds: Mutex::new(HashMap::new()),
             state: Mutex::new(state),
             trimming: Mutex::new(()),
+            compactor: Compactor::default(),
             recovered,
         }))
     }
@@ -263,16 +269,19 @@ impl Partition {
         if segment.extent().end <= from {
             return Err(self.lost_or_gone(from, next_base));
         }
-        let cursor = self.cursors.take(from, segment.base());
+        let cursor = self.cursors.take(from, &segment);
         let incarnation = self.identity.incarnation;
         let found = read_segment(&self.shared.pool, &segment, incarnation, from, high_watermark, bytes_max, cursor);
-        // Retention may have deleted the file since it was looked up.
-        if found.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) && from < self.log_start() {
-            return Err(self.lost_or_gone(from, next_base));
+        if found.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+            // Closed, and since then deleted by retention or superseded by compaction: look it up again.
+            let is_current = self.segments.read().iter().any(|current| Arc::ptr_eq(current, &segment));
+            if !is_current {
+                return self.read(from, bytes_max);
+            }
         }
         match found.context("read", segment.path())? {
             Found::Batches { bytes, next, position } => {
-                self.cursors.note(next, segment.base(), position);
+                self.cursors.note(next, &segment, position);
                 Ok(chunk(bytes, next))
             }
             Found::Damaged { resume } => Err(self.lost_or_gone(from, resume.or(next_base))),
@@ -363,7 +372,7 @@ impl Partition {
 
     fn trim(self: &Arc<Self>, now: Timestamp, policy: RetentionPolicy) -> Result<(), LogError> {
         let (facts, active_bytes) = self.facts();
-        let hold = self.holds.lock().values().min().copied();
+        let hold = self.least_hold();
         let plan = plan_retention(now, &facts, active_bytes, policy, self.log_start(), hold);
         let Some(last) = plan.len().checked_sub(1) else { return Ok(()) };
         if plan.contains(&Reason::Overtaken) {
@@ -382,6 +391,41 @@ impl Partition {
         tracing::info!(stream = %self.identity.stream, partition = %self.identity.partition, segments = gone.len(),
             log_start = %self.log_start(), reason = ?plan[last], "segments deleted");
         Ok(())
+    }
+
+    /// The sealed segments, in order.
+    pub(crate) fn sealed(&self) -> Vec<Arc<Segment>> {
+        let segments = self.segments.read();
+        segments[..segments.len() - 1].to_vec()
+    }
+
+    /// Puts a sealed segment's next generation in its place, once `publish` has made that durable under its name. `None`,
+    /// and nothing is published, if retention has taken the old one meanwhile. Readers that hold the old one read on.
+    pub(crate) fn replace_sealed(
+        &self,
+        old: &Arc<Segment>,
+        publish: impl FnOnce() -> Result<Arc<Segment>, LogError>,
+    ) -> Result<Option<Arc<Segment>>, LogError> {
+        let _one = self.trimming.lock();
+        let place = |segments: &[Arc<Segment>]| segments.iter().position(|segment| Arc::ptr_eq(segment, old));
+        if place(&self.segments.read()).is_none() {
+            return Ok(None);
+        }
+        let new = publish()?;
+        let (before, after) = (old.extent().end_position, new.extent().end_position);
+        assert_eq!(
+            (new.base(), new.extent().end),
+            (old.base(), old.extent().end),
+            "a generation spans the same offsets"
+        );
+        {
+            let mut segments = self.segments.write();
+            let index = place(&segments).expect("segments go only under the lock held here");
+            segments[index] = new.clone();
+        }
+        self.bytes.fetch_add(after, Ordering::AcqRel);
+        self.bytes.fetch_sub(before, Ordering::AcqRel);
+        Ok(Some(new))
     }
 
     fn facts(&self) -> (Vec<SegmentFacts>, u64) {
@@ -451,6 +495,11 @@ impl Partition {
         }
     }
 
+    /// The least offset that an owner still wants.
+    pub(crate) fn least_hold(&self) -> Option<Offset> {
+        self.holds.lock().values().min().copied()
+    }
+
     /// The stream.
     pub fn stream(&self) -> StreamId {
         self.identity.stream
@@ -510,6 +559,7 @@ impl Partition {
     pub fn mark_deleted(&self) {
         self.deleted.store(true, Ordering::Release);
         self.changed.notify(usize::MAX);
+        self.compactor.stop();
     }
 
     /// Whether its stream was deleted.
@@ -517,12 +567,18 @@ impl Partition {
         self.deleted.load(Ordering::Acquire)
     }
 
-    /// Snapshots its state, so that the next start need not replay it. Blocks; call it before the log is closed.
+    /// Snapshots its state, so that the next start need not replay it, and ends a compaction in hand. Blocks; call it before
+    /// the log is closed.
     pub fn close(&self) {
+        self.compactor.stop();
         let state = self.state.lock().clone();
         if let Some(state) = state {
             state.close();
         }
+    }
+
+    pub(crate) fn compactor(&self) -> &Compactor {
+        &self.compactor
     }
 
     pub(crate) fn dir(&self) -> &std::path::Path {

@@ -206,23 +206,32 @@ fn walk(buffer: &[u8], incarnation: Incarnation, from: Offset, end: Offset) -> W
 
 /// Where sequential readers stopped, so that the next read need not go through the index.
 #[derive(Debug, Default)]
-pub(crate) struct Cursors(Mutex<VecDeque<(Offset, Offset, u64)>>);
+pub(crate) struct Cursors(Mutex<VecDeque<Cursor>>);
+
+/// A place in one generation of one segment: in another one the same offset lies elsewhere.
+#[derive(Debug)]
+struct Cursor {
+    offset: Offset,
+    segment: (Offset, u32),
+    position: u64,
+}
 
 impl Cursors {
-    /// The position of `offset` in the segment that begins at `base`, if a read ended there.
-    pub(crate) fn take(&self, offset: Offset, base: Offset) -> Option<u64> {
+    /// The position of `offset` in that segment, if a read ended there.
+    pub(crate) fn take(&self, offset: Offset, segment: &Segment) -> Option<u64> {
+        let segment = (segment.base(), segment.generation());
         let mut places = self.0.lock();
-        let index = places.iter().position(|(at, segment, _)| *at == offset && *segment == base)?;
-        places.remove(index).map(|(_, _, position)| position)
+        let index = places.iter().position(|cursor| cursor.offset == offset && cursor.segment == segment)?;
+        places.remove(index).map(|cursor| cursor.position)
     }
 
     /// Remembers where a read ended.
-    pub(crate) fn note(&self, offset: Offset, base: Offset, position: u64) {
+    pub(crate) fn note(&self, offset: Offset, segment: &Segment, position: u64) {
         let mut places = self.0.lock();
         if places.len() == CURSORS_MAX {
             places.pop_front();
         }
-        places.push_back((offset, base, position));
+        places.push_back(Cursor { offset, segment: (segment.base(), segment.generation()), position });
     }
 }
 

@@ -10,8 +10,8 @@
 //!  28     4  generation: 0 as appended, +1 by each compaction
 //!  32     8  incarnation id
 //!  40     8  base offset
-//!  48     8  time cleaned (Unix ms), 0
-//!  56     4  zero
+//!  48     8  time cleaned: Unix ms of the first compaction that mapped all its keys; 0: dirty
+//!  56     4  tombstones left by it; 0 while dirty
 //!  60     4  CRC-32 of bytes 0..60
 //!  64        batches
 //! ```
@@ -19,10 +19,12 @@
 //! *sealed* (never changes again) or *gone* (unlinked; readers that hold it read on).
 //!
 //! Invariants
-//! - Offsets rise without gaps within a generation-0 segment. Checked in [`Extent::add`], again by recovery.
+//! - Batches span offsets without gaps, in every generation: compaction leaves empty batches. Checked in [`Extent::add`],
+//!   again by recovery.
 //! - What readers see ([`Segment::extent`]) was written completely before it is noted.
 //!
-//! Not here: when to roll (`lane`), what to delete (`retention`), what is torn (`recovery::tail`).
+//! Not here: when to roll (`lane`), what to delete (`retention`), what to rewrite (`compaction`), what is torn
+//! (`recovery::tail`).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -88,9 +90,23 @@ pub struct Preamble {
     pub generation: u32,
 }
 
+/// What compaction has noted in a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cleaned {
+    /// When it was first cleaned; not 0.
+    pub at: Timestamp,
+    /// How many tombstones it still holds.
+    pub tombstones: u32,
+}
+
 impl Preamble {
-    /// The preamble's bytes.
+    /// The preamble's bytes, of a segment that is dirty.
     pub fn encode(&self) -> [u8; PREAMBLE_BYTES as usize] {
+        self.encode_cleaned(None)
+    }
+
+    /// The preamble's bytes.
+    pub fn encode_cleaned(&self, cleaned: Option<Cleaned>) -> [u8; PREAMBLE_BYTES as usize] {
         let mut out = [0; PREAMBLE_BYTES as usize];
         out[0..8].copy_from_slice(MAGIC);
         out[8..12].copy_from_slice(&VERSION.to_le_bytes());
@@ -100,15 +116,29 @@ impl Preamble {
         out[28..32].copy_from_slice(&self.generation.to_le_bytes());
         out[32..40].copy_from_slice(&self.identity.incarnation.0.to_le_bytes());
         out[40..48].copy_from_slice(&self.base.0.to_le_bytes());
+        if let Some(Cleaned { at, tombstones }) = cleaned {
+            assert!(at.0 != 0 && self.generation > 0, "only compaction cleans, and zero stands for dirty");
+            out[48..56].copy_from_slice(&at.0.to_le_bytes());
+            out[56..60].copy_from_slice(&tombstones.to_le_bytes());
+        }
         let crc = crc32fast::hash(&out[..60]);
         out[60..64].copy_from_slice(&crc.to_le_bytes());
         out
     }
 
-    /// Whether `bytes` begin with exactly this preamble. A mismatch is damage, or a file in the wrong place; there is
-    /// nothing else in a preamble to be read.
+    /// Whether `bytes` begin with this preamble, whatever they say of cleaning. A mismatch is damage, or a file in the
+    /// wrong place.
     pub fn matches(&self, bytes: &[u8]) -> bool {
-        bytes.get(..PREAMBLE_BYTES as usize) == Some(&self.encode()[..])
+        self.read_cleaned(bytes).is_some()
+    }
+
+    /// What `bytes` say of cleaning; `None` if they do not begin with this preamble.
+    pub fn read_cleaned(&self, bytes: &[u8]) -> Option<Option<Cleaned>> {
+        let bytes = bytes.get(..PREAMBLE_BYTES as usize)?;
+        let at = Timestamp(i64::from_le_bytes(*bytes[48..].first_chunk()?));
+        let tombstones = u32::from_le_bytes(*bytes[56..].first_chunk()?);
+        let cleaned = (at.0 != 0 && self.generation > 0).then_some(Cleaned { at, tombstones });
+        (bytes == self.encode_cleaned(cleaned)).then_some(cleaned)
     }
 }
 
@@ -354,6 +384,15 @@ mod tests {
             assert!(!preamble.matches(&flipped), "bit {bit}");
         }
         assert!(!Preamble { identity: identity.state(), ..preamble }.matches(&bytes));
+        assert_eq!(preamble.read_cleaned(&bytes), Some(None));
+        let (preamble, cleaned) = (Preamble { generation: 1, ..preamble }, Cleaned { at: Timestamp(5), tombstones: 7 });
+        let bytes = preamble.encode_cleaned(Some(cleaned));
+        assert_eq!(preamble.read_cleaned(&bytes), Some(Some(cleaned)));
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes;
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(preamble.read_cleaned(&flipped), None, "bit {bit}");
+        }
         assert!(!preamble.matches(&bytes[..63]));
         assert_eq!(parse_file_name(&file_name(Offset(7), 1)), Some((Offset(7), 1)));
         assert_eq!(parse_file_name("7.1.log"), None);

@@ -100,6 +100,10 @@ fn verify_partition(storage: &FileStorage, dir: &Path, identity: Identity) -> Re
     let mut segments: Vec<(Offset, u32)> =
         storage.list(dir).context("list", dir)?.iter().filter_map(|entry| parse_file_name(&entry.name)).collect();
     segments.sort_unstable();
+    // Of two generations the newer one counts; a start falls back on the older one only if that is damaged.
+    segments.reverse();
+    segments.dedup_by_key(|(base, _)| *base);
+    segments.reverse();
     let start = segments.first().map_or(Offset::ZERO, |first| first.0);
     let mut found = PartitionReport {
         stream: identity.stream,

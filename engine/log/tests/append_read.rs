@@ -14,6 +14,7 @@ const SMALL_SEGMENTS: PartitionConfig = PartitionConfig {
     durability: Durability::Synced,
     segment_bytes: 8 << 10,
     retention: millstream_log::RetentionPolicy { age_ms: None, bytes: None },
+    compaction: None,
 };
 
 #[test]

@@ -16,6 +16,7 @@ const ONE_SEGMENT: PartitionConfig = PartitionConfig {
     durability: Durability::Synced,
     segment_bytes: 1 << 20,
     retention: millstream_log::RetentionPolicy { age_ms: None, bytes: None },
+    compaction: None,
 };
 
 /// Five batches of ten records, and then a kill; returns where each ends.

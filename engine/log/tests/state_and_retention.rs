@@ -73,6 +73,7 @@ const SMALL: PartitionConfig = PartitionConfig {
     durability: Durability::Synced,
     segment_bytes: 4 << 10,
     retention: RetentionPolicy { age_ms: Some(1_000), bytes: None },
+    compaction: None,
 };
 
 #[test]

@@ -165,7 +165,7 @@ settings! {
     /// Threads that write and sync the log; 0 takes as many as there are cores, at most 4.
     lanes: u32 = 0,
         unit "count", range "0 to 64", price "more than there are cores is slower", legal |n| (0..=64).contains(n);
-    /// How often old segments are looked for.
+    /// How often old segments, and those that are worth compacting, are looked for.
     retention_interval: Duration = Duration::from_secs(30),
         unit "time", range "100 ms to 24 h", price "disk kept longer", legal |t| within(t, 100, 86_400_000);
     /// How much of a partition one read takes from the disk.

@@ -46,7 +46,7 @@ pub struct Server {
     fingerprint: String,
     connections: TaskTracker,
     accepting: JoinHandle<()>,
-    /// Ends HTTP and retention, after the connections.
+    /// Ends HTTP, retention and compaction, after the connections.
     background: TaskTracker,
     end_background: DropGuard,
     /// So that nothing goes on behind a server that was dropped.
@@ -133,7 +133,8 @@ impl Server {
             background.spawn(http::serve(listener, Arc::clone(&shared), end.clone()));
         }
         shared.lakes.start().await;
-        background.spawn(retain(Arc::clone(&shared), end));
+        background.spawn(retain(Arc::clone(&shared), end.clone()));
+        background.spawn(compact(Arc::clone(&shared), end));
 
         let fingerprint = identity.fingerprint.clone();
         let client_file =
@@ -236,6 +237,27 @@ async fn retain(shared: Arc<Shared>, end: CancellationToken) {
         let broker = Arc::clone(&shared.broker);
         if let Err(error) = tokio::task::spawn_blocking(move || broker.run_retention()).await {
             tracing::error!(%error, "retention panicked: this is a bug; it is tried again");
+        }
+    }
+}
+
+/// Looks for what is worth compacting, now and then, until `end`. Apart from [`retain`]: a run may take minutes, and a
+/// disk that fills up does not wait. Who closes the broker ends the run in hand.
+async fn compact(shared: Arc<Shared>, end: CancellationToken) {
+    let mut turns = tokio::time::interval(shared.config.retention_interval);
+    turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = end.cancelled() => return,
+            _ = turns.tick() => {}
+        }
+        let broker = Arc::clone(&shared.broker);
+        let run = tokio::task::spawn_blocking(move || broker.run_compaction());
+        tokio::select! {
+            () = end.cancelled() => return,
+            ran = run => if let Err(error) = ran {
+                tracing::error!(%error, "compaction panicked: this is a bug; it is tried again");
+            }
         }
     }
 }

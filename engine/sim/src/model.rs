@@ -134,7 +134,9 @@ impl Model {
         for (offset, value) in &self.stored {
             match found.get(offset) {
                 Some(other) if other == value => {}
-                other => return Err(format!("offset {offset}: value {} was acknowledged, {other:?} is there", value.0)),
+                other => {
+                    return Err(format!("offset {offset}: value {} was acknowledged, {other:?} is there", value.0));
+                }
             }
         }
         self.adopt(&found)?;
@@ -200,7 +202,10 @@ fn read_all(partition: &Partition) -> Result<(Found, Vec<(u64, u64)>), String> {
                         let (offset, record) = record.map_err(|error| error.to_string())?;
                         if offset >= next {
                             let value = record.value.ok_or_else(|| format!("offset {offset} has no value"))?;
-                            found.insert(offset.0, parse(&value).ok_or_else(|| format!("offset {offset}: mixed bytes"))?);
+                            found.insert(
+                                offset.0,
+                                parse(&value).ok_or_else(|| format!("offset {offset}: mixed bytes"))?,
+                            );
                         }
                     }
                 }

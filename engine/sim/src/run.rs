@@ -282,7 +282,11 @@ impl World {
             let power = self.rng.one_in(2);
             self.drop_log();
             self.note(format!("gone while opening (power lost: {power})"));
-            if power { self.disk.power_loss() } else { self.disk.kill() }
+            if power {
+                self.disk.power_loss()
+            } else {
+                self.disk.kill()
+            }
             if power || self.disk.faults() > faults {
                 // A `written` partition's end may have gone in this one, too.
                 self.slots.iter_mut().for_each(|slot| slot.model.may_lose_end());
@@ -320,7 +324,8 @@ impl World {
     fn restart_at_once(&mut self, end: End) -> Result<(), String> {
         self.report.restarts += 1;
         let faults = self.disk.faults();
-        let sick: Vec<bool> = self.slots.iter().map(|slot| slot.partition.as_ref().is_some_and(|p| p.is_read_only())).collect();
+        let sick: Vec<bool> =
+            self.slots.iter().map(|slot| slot.partition.as_ref().is_some_and(|p| p.is_read_only())).collect();
         let mut clean = end == End::Closed && !self.disk.is_dead();
         if clean {
             self.slots.iter().filter_map(|slot| slot.partition.as_ref()).for_each(|partition| partition.close());
@@ -333,7 +338,11 @@ impl World {
         self.note(format!("{end:?} (clean: {clean})"));
         // After a clean stop the power may go without harm.
         let power = end == End::PowerLost || end == End::Closed && self.rng.one_in(2);
-        if power { self.disk.power_loss() } else { self.disk.kill() }
+        if power {
+            self.disk.power_loss()
+        } else {
+            self.disk.kill()
+        }
         for (slot, sick) in self.slots.iter_mut().zip(sick) {
             for (_, batch) in std::mem::take(&mut slot.sent) {
                 slot.model.unknown(&batch);
@@ -395,6 +404,7 @@ impl World {
             durability,
             segment_bytes: self.options.segment_bytes,
             retention: RetentionPolicy { age_ms: None, bytes },
+            compaction: None,
         };
         let faults = self.disk.faults();
         let created = log.create_partition(identity, config, Epoch(self.epoch));
@@ -409,7 +419,8 @@ impl World {
                 state: HashMap::new(),
             }),
             Err(error) => {
-                let full = matches!(&error, LogError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull);
+                let full =
+                    matches!(&error, LogError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull);
                 if !full && self.disk.faults() == faults && !self.disk.is_dead() {
                     return Err(format!("a partition was not created: {error}"));
                 }
@@ -553,7 +564,10 @@ impl World {
         if let Ok(Some(wanted)) = &done
             && partition.log_start().0 < *wanted
         {
-            return Err(format!("stream {stream}: the log start is {} after deleting before {wanted}", partition.log_start()));
+            return Err(format!(
+                "stream {stream}: the log start is {} after deleting before {wanted}",
+                partition.log_start()
+            ));
         }
         self.note(format!("stream {stream} forgets ({done:?}), begins at {}", partition.log_start()));
         self.take_answers()

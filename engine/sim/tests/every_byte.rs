@@ -29,6 +29,7 @@ const PARTITION: PartitionConfig = PartitionConfig {
     durability: millstream_log::Durability::Synced,
     segment_bytes: 900,
     retention: millstream_log::RetentionPolicy { age_ms: None, bytes: None },
+    compaction: None,
 };
 
 fn identity(partition: u32) -> Identity {
@@ -37,11 +38,8 @@ fn identity(partition: u32) -> Identity {
 }
 
 fn open(disk: &SimDisk) -> Result<Log, LogError> {
-    let environment = Environment {
-        storage: Arc::new(disk.clone()),
-        clock: Arc::new(SystemClock::default()),
-        drive: Drive::Caller,
-    };
+    let environment =
+        Environment { storage: Arc::new(disk.clone()), clock: Arc::new(SystemClock::default()), drive: Drive::Caller };
     Log::open_in(environment, Path::new(ROOT), config(), 7)
 }
 
@@ -156,7 +154,8 @@ fn give(partition: &Partition) -> Given {
         match partition.read(Offset(next), 1 << 20) {
             Ok(mut chunk) => {
                 while !chunk.bytes.is_empty() {
-                    let view = BatchView::split_stored(&mut chunk.bytes, partition.incarnation()).expect("never wrong bytes");
+                    let view =
+                        BatchView::split_stored(&mut chunk.bytes, partition.incarnation()).expect("never wrong bytes");
                     let mut records = view.records().unwrap();
                     while let Some(record) = records.next_with_offset() {
                         let (offset, record) = record.unwrap();
@@ -222,7 +221,10 @@ fn judge(what: &str, before: &[Given], seen: &Seen, hurt: Option<(u32, u64, u64)
             }
         }
         assert!(after.records.keys().all(|offset| before.records.contains_key(offset)), "{what}: nothing new appears");
-        assert!(after.end + unmarked >= before.end, "{what}: partition {n}: offsets would be given out twice: {seen:?}");
+        assert!(
+            after.end + unmarked >= before.end,
+            "{what}: partition {n}: offsets would be given out twice: {seen:?}"
+        );
         assert_eq!((after.start, &after.state), (before.start, &before.state), "{what}: partition {n}: its state");
     }
 }
@@ -271,7 +273,8 @@ fn flip_each(clean: bool) {
         judge(&what, &before, &seen, hurt, unmarked);
         if let (Some((partition, from, to)), true) = (hurt, clean) {
             // The hole names exactly the offsets of the damaged batch that are still kept.
-            let (given, kept) = (seen.partitions[partition as usize].as_ref().unwrap(), before[partition as usize].start);
+            let (given, kept) =
+                (seen.partitions[partition as usize].as_ref().unwrap(), before[partition as usize].start);
             let lost: Vec<(u64, u64)> = if to > kept { vec![(from.max(kept), to)] } else { Vec::new() };
             assert_eq!(given.lost, lost, "{what}");
         }
@@ -302,7 +305,8 @@ fn cut_each(clean: bool) {
         let seen = look(&fork);
         let (first, last) = (batches.first().map_or(0, |b| b.2), batches.last().map_or(0, |b| b.3));
         let kept = batches.iter().filter(|(_, end, ..)| end <= length).map(|b| b.3).max();
-        let hurt = partition.map(|partition| (partition, if *length < 64 { first } else { kept.unwrap_or(first) }, last));
+        let hurt =
+            partition.map(|partition| (partition, if *length < 64 { first } else { kept.unwrap_or(first) }, last));
         judge(&format!("{} cut at {length}", path.display()), &before, &seen, hurt, unmarked);
     });
 }

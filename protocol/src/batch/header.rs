@@ -16,12 +16,12 @@
 //! producer's: covered by body_crc, unchanged to the consumer
 //!       40     4  body length        as stored
 //!       44     4  uncompressed       length of the body before compression
-//!       48     4  record count       0 only in what compaction leaves of a producer's last batch
+//!       48     4  record count       0 only in what compaction leaves
 //!       52     4  last offset delta  offsets spanned − 1; count − 1 until compaction
 //!       56     4  flags              low half: an unknown bit is refused; high half: carried
 //!       60     1  codec              0 none, 1 lz4 (block), 2 zstd
 //!       61     3  zero
-//!       64     8  first timestamp    Unix ms, the first record's
+//!       64     8  first timestamp    Unix ms, the first record's (as it was sent: compaction leaves it)
 //!       72     8  max timestamp      Unix ms
 //!       80     8  producer id        0: without idempotence
 //!       88     4  producer epoch
@@ -32,7 +32,7 @@
 //! ```
 //!
 //! Two checksums, because two parties vouch: `body_crc` is the client's and reaches the consumer as it was
-//! sent; `header_crc` is the server's, and its seed makes bytes in the wrong place fail the check.
+//! sent, unless compaction has taken records out (`sparse`): then it is the server's too; `header_crc` is the server's, and its seed makes bytes in the wrong place fail the check.
 
 use crc32fast::Hasher;
 
@@ -209,6 +209,12 @@ impl BatchHeader {
         out[BODY_CRC..BODY_CRC + 4].copy_from_slice(&self.body_crc.to_le_bytes());
         out[96..104].copy_from_slice(&self.base_sequence.to_le_bytes());
         out
+    }
+
+    /// Writes the sparse flag into the header's bytes; `header_crc` is then to be stamped.
+    pub(super) fn mark_sparse(&self, bytes: &mut [u8; HEADER_BYTES]) {
+        let flags = if self.sparse { STAMPED_SPARSE } else { 0 };
+        bytes[6..8].copy_from_slice(&flags.to_le_bytes());
     }
 
     /// Bytes of the whole batch, header included.

@@ -2,15 +2,16 @@
 //!
 //! A producer's client encodes and compresses it once ([`BatchBuilder`]); the server checks it, stamps the few
 //! fields only it knows ([`stamp`]) and writes those bytes; a consumer gets the same bytes ([`BatchView`]).
-//! The byte table is in [`header`], the record's in [`record`].
+//! Compaction takes records out of it ([`thin`]). The byte table is in [`header`], the record's in [`record`].
 //!
 //! Not here: which records share a batch (the client's accumulator), where a batch lies (the log's segments).
-//! Proof: `tests/golden.rs` (the bytes), `tests/round_trip.rs`, `tests/hostile.rs`.
+//! Proof: `tests/golden.rs` (the bytes), `tests/round_trip.rs`, `tests/sparse.rs`, `tests/hostile.rs`.
 
 mod builder;
 mod codec;
 pub mod header;
 pub mod record;
+mod sparse;
 pub mod varint;
 mod view;
 
@@ -18,6 +19,7 @@ pub use builder::BatchBuilder;
 pub use codec::Codec;
 pub use header::{BatchHeader, HEADER_BYTES, Stamp, check_zero_stamp, stamp};
 pub use record::RecordRef;
+pub use sparse::{Thinned, join_empty, thin};
 pub use view::{BatchView, Records};
 
 /// Why bytes are not a batch, or records not a legal one.

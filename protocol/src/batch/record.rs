@@ -108,6 +108,42 @@ pub(super) fn encode(record: &Record, timestamp_delta: i64, out: &mut Vec<u8>) {
     }
 }
 
+/// Appends a decoded record to a sparse batch with that first timestamp.
+pub(super) fn encode_sparse(
+    record: &RecordRef<'_>,
+    first_timestamp: Timestamp,
+    offset_delta: u32,
+    out: &mut Vec<u8>,
+) -> Result<(), BatchError> {
+    let timestamp_delta = record.timestamp.0.checked_sub(first_timestamp.0).ok_or(BatchError::OutOfRange {
+        what: "timestamp",
+        value: record.timestamp.0 as u64,
+        min: 0,
+        max: i64::MAX as u64,
+    })?;
+    let counted = |length: usize| varint::length(length as u64) + length;
+    let parts: usize = [record.key, record.value].into_iter().flatten().map(|part| counted(part.len())).sum();
+    let length = 1
+        + varint::length(varint::zigzag(timestamp_delta))
+        + varint::length(u64::from(offset_delta))
+        + parts
+        + varint::length(record.header_count as u64)
+        + record.headers.len();
+    varint::put(out, length as u64);
+    let key_bit = if record.key.is_some() { HAS_KEY } else { 0 };
+    let value_bit = if record.value.is_some() { HAS_VALUE } else { 0 };
+    out.push(key_bit | value_bit);
+    varint::put_signed(out, timestamp_delta);
+    varint::put(out, u64::from(offset_delta));
+    for part in [record.key, record.value].into_iter().flatten() {
+        varint::put(out, part.len() as u64);
+        out.extend_from_slice(part);
+    }
+    varint::put(out, record.header_count as u64);
+    out.extend_from_slice(record.headers);
+    Ok(())
+}
+
 /// What follows the record's length field.
 fn encoded_len(record: &Record, timestamp_delta: i64) -> usize {
     let counted = |length: usize| varint::length(length as u64) + length;

@@ -73,8 +73,8 @@ impl BatchView {
 }
 
 /// The records of one batch. As an iterator it yields owned [`Record`]s that share the body's allocation;
-/// [`next_ref`](Self::next_ref) lends them instead.
-#[derive(Debug)]
+/// [`next_ref`](Self::next_ref) lends them instead. A clone goes on by itself and shares the body.
+#[derive(Debug, Clone)]
 pub struct Records {
     header: BatchHeader,
     body: Bytes,

@@ -28,6 +28,35 @@ pub enum Durability {
     Written,
 }
 
+/// What makes room in a stream.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(u8)]
+pub enum Cleanup {
+    /// Old segments are deleted, by age and by bytes.
+    #[default]
+    Delete,
+    /// Of each key the latest value stays; every record needs a key. Nothing goes by age or bytes: `retention_ms` and
+    /// `retention_bytes` must be `None`.
+    Compact(Compaction),
+}
+
+/// How a stream is compacted.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Compaction {
+    /// How long a tombstone (a record without a value) stays, in milliseconds, counted from when it was first cleaned:
+    /// the time in which every reader must get past it to learn that the key is gone.
+    pub delete_retention_ms: u64,
+    /// How long every record stays, in milliseconds, counted from the last append to its segment.
+    pub min_compaction_lag_ms: u64,
+}
+
+impl Default for Compaction {
+    /// Tombstones stay 24 hours; no lag.
+    fn default() -> Self {
+        Self { delete_retention_ms: 24 * 60 * 60 * 1_000, min_compaction_lag_ms: 0 }
+    }
+}
+
 /// A stream's settings.
 #[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 pub struct StreamConfig {
@@ -41,16 +70,18 @@ pub struct StreamConfig {
     pub segment_bytes: u64,
     /// The largest record, key and headers included, in bytes; 1 to 8 MiB.
     pub record_bytes_max: u32,
+    /// What makes room: deletion of old segments, or compaction by key.
+    pub cleanup: Cleanup,
 }
 
 // The archive's layout hangs on rkyv's features, and any crate of a build can switch those on for all: a layout
 // other than little-endian and unaligned does not compile.
 const _: fn(rkyv::Archived<u64>) -> rkyv::rend::unaligned::u64_ule = |archived| archived;
 const _: () = assert!(align_of::<ArchivedStreamConfig>() == 1, "archives are read where they lie in a frame");
-const _: () = assert!(size_of::<ArchivedStreamConfig>() == 1 + 9 + 9 + 8 + 4, "no padding");
+const _: () = assert!(size_of::<ArchivedStreamConfig>() == 1 + 9 + 9 + 8 + 4 + 17, "no padding");
 
 impl Default for StreamConfig {
-    /// Synced, 7 days, no byte limit, segments of 256 MiB, records of 1 MiB.
+    /// Synced, 7 days, no byte limit, segments of 256 MiB, records of 1 MiB; old segments are deleted.
     fn default() -> Self {
         Self {
             durability: Durability::Synced,
@@ -58,7 +89,20 @@ impl Default for StreamConfig {
             retention_bytes: None,
             segment_bytes: 256 << 20,
             record_bytes_max: crate::limits::RECORD_BYTES_DEFAULT as u32,
+            cleanup: Cleanup::Delete,
         }
+    }
+}
+
+impl StreamConfig {
+    /// The defaults of a compacted stream: nothing goes by age or bytes.
+    pub fn compacted(compaction: Compaction) -> Self {
+        Self { retention_ms: None, retention_bytes: None, cleanup: Cleanup::Compact(compaction), ..Self::default() }
+    }
+
+    /// Whether every record needs a key.
+    pub fn is_compacted(&self) -> bool {
+        matches!(self.cleanup, Cleanup::Compact(_))
     }
 }
 

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use millstream_protocol::batch::{BatchBuilder, BatchView, Codec, Stamp, stamp};
 use millstream_protocol::frame::consume::BatchesPrefix;
 use millstream_protocol::frame::control::{
-    ConsumeEvent, ConsumeMode, ConsumeOpen, ConsumeOpened, ConsumePosition, ConsumeStart, CreateMode, Durability,
-    LakeConfig, LakeFormat, LakePartition, LakeStatus, Message, PartitionInfo, PartitionRecovery, PartitionState,
-    RecoveryInfo, Request, Response, Start, StreamConfig, StreamInfo, StreamSummary,
+    Cleanup, Compaction, ConsumeEvent, ConsumeMode, ConsumeOpen, ConsumeOpened, ConsumePosition, ConsumeStart,
+    CreateMode, Durability, LakeConfig, LakeFormat, LakePartition, LakeStatus, Message, PartitionInfo,
+    PartitionRecovery, PartitionState, RecoveryInfo, Request, Response, Start, StreamConfig, StreamInfo, StreamSummary,
 };
 use millstream_protocol::frame::hello::{Hello, HelloOk};
 use millstream_protocol::frame::produce::{OpenProduce, ProduceAck, ProducePrefix, Stored, decode_acks, encode_acks};
@@ -109,6 +109,7 @@ fn stream_config() -> StreamConfig {
         retention_bytes: None,
         segment_bytes: 64 << 20,
         record_bytes_max: 2 << 20,
+        cleanup: Cleanup::Compact(Compaction { delete_retention_ms: 0x0a0b_0c0d, min_compaction_lag_ms: 0x0102_0304 }),
     }
 }
 

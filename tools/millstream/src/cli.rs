@@ -142,6 +142,15 @@ pub struct StreamCreate {
     /// What an ack means: synced survives loss of power, written a crash of the server [default: synced]
     #[arg(long, value_enum)]
     pub durability: Option<DurabilityChoice>,
+    /// What makes room: delete old segments, or compact to the latest record of each key (all need one) [default: delete]
+    #[arg(long, value_enum)]
+    pub cleanup: Option<CleanupChoice>,
+    /// With --cleanup compact: how long a tombstone stays after it was cleaned [default: 24h]
+    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
+    pub delete_retention: Option<Duration>,
+    /// With --cleanup compact: how long every record stays, whatever its key [default: 0s]
+    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
+    pub min_compaction_lag: Option<Duration>,
     /// How large a segment file gets [default: 256 MiB]
     #[arg(long, value_name = "SIZE")]
     pub segment_bytes: Option<ByteSize>,
@@ -311,6 +320,14 @@ impl From<DurabilityChoice> for Durability {
     }
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CleanupChoice {
+    /// Old segments go, by age and bytes
+    Delete,
+    /// The latest record of each key stays
+    Compact,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum InputFormat {
     /// A JSON object a line
@@ -462,6 +479,7 @@ mod tests {
             "millstream serve --data-dir d --listen 127.0.0.1:0",
             "millstream serve --listen 127.0.0.1:0 --data-dir d --http off --print-config --set lanes=2 --json",
             "millstream stream create flights --partitions 4 --retention forever --retention-bytes 1GiB --durability written",
+            "millstream stream create latest --cleanup compact --delete-retention 24h --min-compaction-lag 0s",
             "millstream stream list --json",
             "millstream --json stream describe flights",
             "millstream stream delete flights --yes",
@@ -487,6 +505,8 @@ mod tests {
         for line in [
             "millstream",
             "millstream stream create",
+            "millstream stream create latest --cleanup both",
+            "millstream stream create latest --delete-retention forever",
             "millstream produce flights --rate 0",
             "millstream produce flights --repeat 0",
             "millstream consume flights --from yesterday",

@@ -72,6 +72,29 @@ fn a_stream_is_made_as_it_was_asked_for() {
 }
 
 #[test]
+fn a_compacted_stream_says_so_and_wants_keys() {
+    let place = Place::new();
+    let _server = place.serve();
+    place.sh("stream create latest --cleanup compact --delete-retention 2h --min-compaction-lag 5s").ok();
+    let stream = place.sh("stream describe latest --json").ok().json();
+    assert_eq!(
+        (&stream["cleanup"], &stream["delete_retention_ms"], &stream["min_compaction_lag_ms"]),
+        (&"compact".into(), &7_200_000.into(), &5_000.into())
+    );
+    assert_eq!(stream["retention_ms"], serde_json::Value::Null);
+    place.sh("stream describe latest").ok().prints("compact: tombstones stay 2h");
+    let file = place.path("records.ndjson");
+    std::fs::write(&file, "{\"id\":\"a\"}\n").expect("a directory of one's own");
+    place.sh("produce latest records.ndjson").exits(10).says("has no key");
+    place.sh("produce latest records.ndjson --key id").ok();
+
+    place.sh("stream create plain").ok();
+    assert_eq!(place.sh("stream describe plain --json").ok().json()["cleanup"], "delete");
+    place.sh("stream create a --cleanup compact --retention 7d").exits(2).says("--retention");
+    place.sh("stream create a --delete-retention 1h").exits(2).says("--cleanup compact");
+}
+
+#[test]
 fn elsewhere_flags_environment_and_context_file_find_the_server() {
     let (here, elsewhere) = (Place::new(), Place::new());
     let server = here.serve();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use millstream_protocol::frame::control::{LakeConfig, StreamConfig};
+use millstream_protocol::frame::control::{Cleanup, LakeConfig, StreamConfig};
 use millstream_protocol::limits::{PARTITIONS_MAX, RECORD_BYTES_MAX};
 use millstream_protocol::names::check_name;
 use millstream_protocol::{Incarnation, LakeId, StreamId, Timestamp};
@@ -177,6 +177,12 @@ impl Catalog {
         if let Some(bytes) = config.retention_bytes {
             range("retention_bytes", bytes, 1..=u64::MAX)?;
         }
+        if let Cleanup::Compact(compaction) = config.cleanup {
+            range("delete_retention_ms", compaction.delete_retention_ms, 0..=i64::MAX as u64)?;
+            range("min_compaction_lag_ms", compaction.min_compaction_lag_ms, 0..=i64::MAX as u64)?;
+            none_if_compacted("retention_ms", config.retention_ms)?;
+            none_if_compacted("retention_bytes", config.retention_bytes)?;
+        }
         if self.streams.contains_key(&name) {
             return Err(BrokerError::StreamExists(name));
         }
@@ -266,6 +272,13 @@ impl Catalog {
     pub fn leaving(&self) -> impl Iterator<Item = StreamId> {
         self.leaving.iter().copied().map(StreamId)
     }
+}
+
+/// A limit that would delete the latest value of a key behind the back of who reads them all.
+fn none_if_compacted(setting: &'static str, limit: Option<u64>) -> Result<(), BrokerError> {
+    let Some(value) = limit else { return Ok(()) };
+    let legal = "none for a compacted stream, where nothing goes by age or bytes".to_owned();
+    Err(BrokerError::IllegalSetting { setting, value: value.to_string(), legal })
 }
 
 fn range(setting: &'static str, value: u64, legal: std::ops::RangeInclusive<u64>) -> Result<(), BrokerError> {

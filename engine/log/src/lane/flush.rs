@@ -450,8 +450,7 @@ pub(crate) struct FlushThread {
 impl FlushThread {
     pub(crate) fn start(flusher: Arc<Flusher>) -> std::io::Result<Self> {
         let (stop, stopped) = bounded(0);
-        let thread =
-            std::thread::Builder::new().name("flush".to_owned()).spawn(move || run(&flusher, &stopped))?;
+        let thread = std::thread::Builder::new().name("flush".to_owned()).spawn(move || run(&flusher, &stopped))?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
     }
 }
@@ -492,4 +491,3 @@ impl Flusher {
         self.state.lock()
     }
 }
-

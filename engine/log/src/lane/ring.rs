@@ -260,12 +260,7 @@ impl Ring {
     }
 
     /// Writes a frame and makes it durable; returns its sequence. What is still owed to segments is not written over.
-    pub(crate) fn write(
-        &mut self,
-        entries: &[Entry],
-        body: &[IoSlice<'_>],
-        owed: &Owed,
-    ) -> Result<u64, RingError> {
+    pub(crate) fn write(&mut self, entries: &[Entry], body: &[IoSlice<'_>], owed: &Owed) -> Result<u64, RingError> {
         let body_length: u64 = entries.iter().map(|entry| entry.length).sum();
         if !self.can_hold(body_length, entries.len()) {
             return Err(RingError::Unusable);

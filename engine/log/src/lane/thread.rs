@@ -74,9 +74,7 @@ impl LaneHandle {
     /// Starts a lane on a thread of its own.
     pub(crate) fn start(index: usize, lane: Lane) -> std::io::Result<Self> {
         let (sender, receiver) = bounded(LANE_QUEUE_MAX);
-        let thread = std::thread::Builder::new()
-            .name(format!("lane-{index}"))
-            .spawn(move || drive(lane, &receiver))?;
+        let thread = std::thread::Builder::new().name(format!("lane-{index}")).spawn(move || drive(lane, &receiver))?;
         Ok(Self { sender: LaneSender::Thread(sender), thread: Some(thread) })
     }
 

@@ -1,9 +1,10 @@
 //! What a data directory's files say after a crash: [`replay`] puts the journals' frames back, [`scan`] reads batches one
-//! by one, [`tail`] judges where a log ends, [`open`] carries it out on the medium, [`quarantine`] keeps what is cut or
-//! not understood.
+//! by one, [`tail`] judges where a log ends, [`open`] carries it out on the medium, [`generations`] chooses where
+//! compaction left two of a segment, [`quarantine`] keeps what is cut or not understood.
 //!
 //! Recovery never unlinks: what it does not understand it renames and reports.
 
+mod generations;
 pub(crate) mod open;
 pub(crate) mod quarantine;
 pub(crate) mod replay;

@@ -12,9 +12,9 @@ use std::sync::Arc;
 
 use millstream_protocol::{Offset, Timestamp};
 
-use super::quarantine;
 use super::scan::Scan;
 use super::tail::{Judgement, Role, judge};
+use super::{generations, quarantine};
 use crate::error::{Context, LogError};
 use crate::index;
 use crate::segment::{self, Extent, Hole, Identity, Kind, PREAMBLE_BYTES, Preamble, Segment, parse_file_name};
@@ -126,12 +126,14 @@ pub(crate) fn create_segment(place: &Place<'_>, base: Offset) -> Result<Arc<Segm
     Ok(Arc::new(Segment::new(base, 0, path, file, Extent::empty(base, place.index_interval))))
 }
 
-/// The segments' names by base, the newest generation of each; everything unknown goes into quarantine.
+/// The segments' names by base, one generation of each; everything unknown goes into quarantine.
 fn list_segments(place: &Place<'_>, recovered: &mut Recovered) -> Result<Vec<(Offset, u32)>, LogError> {
     let mut names: Vec<(Offset, u32)> = Vec::new();
     let mut indexes = Vec::new();
     for entry in place.storage.list(place.dir).context("list", place.dir)? {
-        let known = (entry.is_dir && entry.name == "state") || (!entry.is_dir && entry.name.ends_with(".snapshot"));
+        let is_file = |ending: &str| !entry.is_dir && entry.name.ends_with(ending);
+        let is_unfinished = !entry.is_dir && crate::compaction::is_unfinished(&entry.name);
+        let known = (entry.is_dir && entry.name == "state") || is_file(".snapshot") || is_unfinished;
         match parse_file_name(&entry.name) {
             Some(name) if !entry.is_dir => names.push(name),
             _ if known => {}
@@ -140,12 +142,6 @@ fn list_segments(place: &Place<'_>, recovered: &mut Recovered) -> Result<Vec<(Of
         }
     }
     names.sort_unstable();
-    for index in (1..names.len()).rev() {
-        if names[index - 1].0 == names[index].0 {
-            let older = names.remove(index - 1);
-            set_aside(place, &segment::file_name(older.0, older.1), recovered)?;
-        }
-    }
     // An index is a cache: one that was left half made, or whose segment is gone, is nobody's.
     for index in indexes {
         let owner = index.strip_suffix(".index").and_then(|name| parse_file_name(&format!("{name}.log")));
@@ -154,7 +150,7 @@ fn list_segments(place: &Place<'_>, recovered: &mut Recovered) -> Result<Vec<(Of
             place.storage.remove_file(&path).context("delete", &path)?;
         }
     }
-    Ok(names)
+    generations::newest_whole(place, &names, recovered)
 }
 
 fn is_index(name: &str) -> bool {
@@ -162,7 +158,7 @@ fn is_index(name: &str) -> bool {
     stem.is_some_and(|stem| parse_file_name(&format!("{stem}.log")).is_some())
 }
 
-fn set_aside(place: &Place<'_>, name: &str, recovered: &mut Recovered) -> Result<(), LogError> {
+pub(super) fn set_aside(place: &Place<'_>, name: &str, recovered: &mut Recovered) -> Result<(), LogError> {
     let label = label(place.identity, name);
     let kept = quarantine::keep_entry(place.storage, place.quarantine, &label, &place.dir.join(name))?;
     tracing::warn!(stream = %place.identity.stream, partition = %place.identity.partition, file = name,
@@ -188,14 +184,8 @@ fn open_active(
     let incarnation = place.identity.incarnation;
     let file = place.storage.open(&path, Access::ReadWrite).context("open", &path)?;
     let mut length = file.len().context("read", &path)?;
-    let indexed = index::read(
-        place.storage,
-        &path.with_extension("index"),
-        incarnation,
-        base,
-        generation,
-        place.index_interval,
-    );
+    let indexed =
+        index::read(place.storage, &path.with_extension("index"), incarnation, base, generation, place.index_interval);
     // What the index covers was synced before it was written.
     let known = known.max(indexed.as_ref().map_or(Offset::ZERO, |extent| extent.end));
     let covered = indexed.filter(|extent| extent.end_position <= length);
@@ -297,7 +287,8 @@ fn open_sealed(
         recovered.holes += 1;
         return Ok(None);
     }
-    let cached = index::read(place.storage, &path.with_extension("index"), incarnation, base, generation, place.index_interval);
+    let cached =
+        index::read(place.storage, &path.with_extension("index"), incarnation, base, generation, place.index_interval);
     if let Some(extent) = cached.filter(|extent| extent.end == next_base && extent.end_position == length) {
         return Ok(Some(Arc::new(Segment::new(base, generation, path, file, extent).with_index(length))));
     }

@@ -17,8 +17,8 @@ use crate::checkpoint::Checkpoint;
 use crate::data_dir::DataDir;
 use crate::error::{Context, LogError};
 use crate::lane::ring::{
-    self, ENTRY_BYTES, Entry, FILE_HEADER_BYTES, FRAME_HEADER_BYTES, FRAME_MAGIC, decode_file_header, decode_frame_header,
-    decode_table,
+    self, ENTRY_BYTES, Entry, FILE_HEADER_BYTES, FRAME_HEADER_BYTES, FRAME_MAGIC, decode_file_header,
+    decode_frame_header, decode_table,
 };
 use crate::segment::{self, Kind};
 use crate::storage::{Access, Storage, StorageFile, read_exact_at};

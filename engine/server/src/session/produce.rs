@@ -167,18 +167,17 @@ impl Intake<'_> {
     }
 }
 
-/// Whether a batch may be stored: by whom, whole, unstamped, its records within the stream's limit.
+/// Whether a batch may be stored: by whom, whole, unstamped, its records within the stream's limit and with the keys it
+/// needs.
 async fn accept(session: &Session, route: &Route, batch: &Bytes) -> Result<BatchView, Refusal> {
     session.authorize(Action::Produce, Resource::Stream(&route.stream.name))?;
     let view = check::parse(batch, session.shared.now())?;
-    let record_bytes_max = route.stream.config.record_bytes_max as usize;
-    // No record is larger than all of them together; most batches pass here, unread.
-    if view.header().uncompressed_len as usize > record_bytes_max {
+    if check::must_read(&view, &route.stream.config) {
         let turn = session.budget.server().decode_turn().await;
-        let decoded = view.clone();
+        let (decoded, stream) = (view.clone(), Arc::clone(&route.stream));
         blocking(move || {
             let _turn = turn;
-            check::records(&decoded, record_bytes_max)
+            check::records(&decoded, &stream.config)
         })
         .await??;
     }

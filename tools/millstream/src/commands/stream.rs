@@ -4,13 +4,13 @@ use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use millstream_protocol::frame::control::{
-    Durability, PartitionInfo, PartitionState, StreamConfig, StreamInfo, StreamSummary,
+    Cleanup, Compaction, Durability, PartitionInfo, PartitionState, StreamConfig, StreamInfo, StreamSummary,
 };
 use millstream_protocol::{ByteSize, Offset, PartitionId, Timestamp};
 use serde::Serialize;
 
 use super::{Session, legal_name};
-use crate::cli::{Limit, Stream, StreamCreate};
+use crate::cli::{CleanupChoice, Limit, Stream, StreamCreate};
 use crate::context::ServerFlags;
 use crate::exit::{Exit, Failure};
 use crate::output::{Align, Output, Paint, Table, count, counted, facts};
@@ -51,11 +51,21 @@ async fn create_stream(session: &Session, create: StreamCreate, output: Output) 
 }
 
 fn config(create: &StreamCreate) -> Result<StreamConfig, Failure> {
-    let mut config = StreamConfig::default();
+    let mut config = match create.cleanup {
+        Some(CleanupChoice::Compact) => StreamConfig::compacted(compaction(create)?),
+        Some(CleanupChoice::Delete) | None => {
+            if create.delete_retention.or(create.min_compaction_lag).is_some() {
+                let text =
+                    "--delete-retention and --min-compaction-lag are for compacted streams: add --cleanup compact";
+                return Err(Failure::usage(text));
+            }
+            StreamConfig::default()
+        }
+    };
     match create.retention {
         None => {}
         Some(Limit::None) => config.retention_ms = None,
-        Some(Limit::Some(time)) => config.retention_ms = Some(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+        Some(Limit::Some(time)) => config.retention_ms = Some(millis(time)),
     }
     match create.retention_bytes {
         None => {}
@@ -73,6 +83,23 @@ fn config(create: &StreamCreate) -> Result<StreamConfig, Failure> {
         config.record_bytes_max = u32::try_from(size.bytes()).map_err(too_large)?;
     }
     Ok(config)
+}
+
+fn compaction(create: &StreamCreate) -> Result<Compaction, Failure> {
+    if matches!(create.retention, Some(Limit::Some(_))) || matches!(create.retention_bytes, Some(Limit::Some(_))) {
+        let text = "a compacted stream keeps the latest record of each key for ever: leave out --retention and \
+                    --retention-bytes, or --cleanup compact";
+        return Err(Failure::usage(text));
+    }
+    let default = Compaction::default();
+    Ok(Compaction {
+        delete_retention_ms: create.delete_retention.map_or(default.delete_retention_ms, millis),
+        min_compaction_lag_ms: create.min_compaction_lag.map_or(default.min_compaction_lag_ms, millis),
+    })
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 async fn list(session: &Session, output: Output) -> Result<(), Failure> {
@@ -122,6 +149,7 @@ fn description(info: &StreamInfo, paint: Paint) -> String {
             ("id", info.id.to_string()),
             ("created", rfc3339(Timestamp(info.created_ms))),
             ("durability", durability(config.durability).into()),
+            ("cleanup", cleanup(config.cleanup)),
             ("retention", config.retention_ms.map_or_else(forever, |ms| span(Duration::from_millis(ms)))),
             ("retention bytes", config.retention_bytes.map_or("unlimited".into(), |n| ByteSize(n).to_string())),
             ("segment bytes", ByteSize(config.segment_bytes).to_string()),
@@ -192,6 +220,17 @@ async fn delete_before(
     output.result(&view, |_| format!("partition {partition} of '{name}' now begins at offset {}", count(log_start.0)))
 }
 
+fn cleanup(cleanup: Cleanup) -> String {
+    match cleanup {
+        Cleanup::Delete => "delete".to_owned(),
+        Cleanup::Compact(Compaction { delete_retention_ms, min_compaction_lag_ms }) => format!(
+            "compact: tombstones stay {}, every record {} at least",
+            span(Duration::from_millis(delete_retention_ms)),
+            span(Duration::from_millis(min_compaction_lag_ms))
+        ),
+    }
+}
+
 fn durability(durability: Durability) -> &'static str {
     match durability {
         Durability::Synced => "synced",
@@ -236,6 +275,11 @@ struct StreamView<'a> {
     name: &'a str,
     created_ms: i64,
     durability: &'static str,
+    cleanup: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delete_retention_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    min_compaction_lag_ms: Option<u64>,
     retention_ms: Option<u64>,
     retention_bytes: Option<u64>,
     segment_bytes: u64,
@@ -260,11 +304,18 @@ struct PartitionView<'a> {
 impl<'a> From<&'a StreamInfo> for StreamView<'a> {
     fn from(info: &'a StreamInfo) -> Self {
         let records = |p: &PartitionInfo| p.high_watermark.saturating_sub(p.log_start);
+        let compaction = match info.config.cleanup {
+            Cleanup::Delete => None,
+            Cleanup::Compact(compaction) => Some(compaction),
+        };
         Self {
             id: info.id,
             name: &info.name,
             created_ms: info.created_ms,
             durability: durability(info.config.durability),
+            cleanup: if compaction.is_some() { "compact" } else { "delete" },
+            delete_retention_ms: compaction.map(|compaction| compaction.delete_retention_ms),
+            min_compaction_lag_ms: compaction.map(|compaction| compaction.min_compaction_lag_ms),
             retention_ms: info.config.retention_ms,
             retention_bytes: info.config.retention_bytes,
             segment_bytes: info.config.segment_bytes,

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use millstream_protocol::batch::{BatchError, BatchView, check_zero_stamp};
 use millstream_protocol::frame::Refusal;
+use millstream_protocol::frame::control::StreamConfig;
 use millstream_protocol::limits::TIMESTAMP_AHEAD_MS_MAX;
 use millstream_protocol::{ByteSize, Code, Timestamp};
 
@@ -25,8 +26,16 @@ pub(super) fn parse(batch: &Bytes, now: Timestamp) -> Result<BatchView, Refusal>
     Ok(view)
 }
 
-/// Reads the records: each must be whole and within the stream's limit. Decompresses.
-pub(super) fn records(view: &BatchView, record_bytes_max: usize) -> Result<(), Refusal> {
+/// Whether a batch's records must be read before it is stored. No record is larger than all of them together, so most
+/// batches pass unread; those of compacted streams are read for their keys.
+pub(super) fn must_read(view: &BatchView, config: &StreamConfig) -> bool {
+    config.is_compacted() || view.header().uncompressed_len > config.record_bytes_max
+}
+
+/// Reads the records: each must be whole, within the stream's limit, and have a key if the stream is compacted.
+/// Decompresses.
+pub(super) fn records(view: &BatchView, config: &StreamConfig) -> Result<(), Refusal> {
+    let record_bytes_max = config.record_bytes_max as usize;
     let mut records = view.records().map_err(|error| refusal(&error))?;
     let mut index = 0;
     while let Some(record) = records.next_ref() {
@@ -42,6 +51,13 @@ pub(super) fn records(view: &BatchView, record_bytes_max: usize) -> Result<(), R
                 ByteSize(record_bytes_max as u64)
             );
             return Err(Refusal::new(Code::RecordTooLarge, text));
+        }
+        if config.is_compacted() && record.key.is_none() {
+            let text = format!(
+                "record {index} of the batch has no key, and this stream keeps the latest record of each key: give it \
+                 a key, or make a stream with cleanup = delete"
+            );
+            return Err(Refusal::new(Code::KeyRequired, text));
         }
         index += 1;
     }
@@ -62,6 +78,7 @@ fn refusal(error: &BatchError) -> Refusal {
 mod tests {
     use millstream_protocol::Record;
     use millstream_protocol::batch::{BatchBuilder, Codec};
+    use millstream_protocol::frame::control::Compaction;
 
     use super::*;
 
@@ -79,11 +96,31 @@ mod tests {
     fn a_record_above_the_limit_is_named_with_both_sizes_and_others_pass() {
         for codec in [Codec::None, Codec::Lz4, Codec::Zstd] {
             let view = parse(&batch(codec, &[10, 2_000, 10], NOW), NOW).expect("whole");
-            assert_eq!(records(&view, 2_000), Ok(()));
-            let refusal = records(&view, 1_999).expect_err("too large");
+            let limit = |record_bytes_max| StreamConfig { record_bytes_max, ..StreamConfig::default() };
+            assert_eq!(records(&view, &limit(2_000)), Ok(()));
+            assert!(must_read(&view, &limit(2_000)) && !must_read(&view, &limit(1 << 20)));
+            let refusal = records(&view, &limit(1_999)).expect_err("too large");
             assert_eq!(refusal.code, Code::RecordTooLarge);
             assert!(refusal.text.contains("record 1 ") && refusal.text.contains("2000 bytes"), "{refusal}");
         }
+    }
+
+    #[test]
+    fn a_record_without_a_key_is_refused_by_a_compacted_stream_only() {
+        let (deleting, compacted) = (StreamConfig::default(), StreamConfig::compacted(Compaction::default()));
+        let build = |records: &[Record]| {
+            let mut builder = BatchBuilder::new(Codec::Lz4);
+            records.iter().for_each(|record| builder.push(record).expect("legal"));
+            parse(&builder.finish().expect("not empty"), NOW).expect("whole")
+        };
+        let keyed = build(&[Record::new("a").key("k"), Record::tombstone("k"), Record::new("").key("")]);
+        assert_eq!(records(&keyed, &compacted), Ok(()));
+        assert!(must_read(&keyed, &compacted) && !must_read(&keyed, &deleting));
+        let keyless = build(&[Record::new("a").key("k"), Record::new("b")]);
+        assert_eq!(records(&keyless, &deleting), Ok(()));
+        let refusal = records(&keyless, &compacted).expect_err("no key");
+        assert_eq!(refusal.code, Code::KeyRequired);
+        assert!(refusal.text.contains("record 1 "), "{refusal}");
     }
 
     #[test]
