@@ -73,4 +73,4 @@ pub use recovery::open::Recovered;
 pub use retention::{Reason, RetentionPolicy, SegmentFacts, plan_retention};
 pub use segment::{Identity, Kind};
 pub use state_log::{Machine, StateLog};
-pub use verify::{Damage, PartitionReport, verify};
+pub use verify::{Damage, PartitionReport, accept_losses, verify};

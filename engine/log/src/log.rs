@@ -276,6 +276,12 @@ impl Log {
         }
     }
 
+    /// Opens a partition that no server serves, to change its state: nothing is appended to it.
+    pub(crate) fn open_partition_offline(&self, identity: Identity) -> Result<Arc<Partition>, LogError> {
+        let (dir, lane) = (self.dir.partition(identity), self.lane(identity));
+        Partition::open(&self.shared, lane, dir, identity, PartitionConfig::default(), Opening::Catalog)
+    }
+
     /// Opens many partitions at once, on several threads.
     pub fn open_partitions(
         &self,

@@ -33,6 +33,9 @@ use crate::state_log::table::StateTable;
 /// The key under which a partition's log start is kept in its state log.
 const LOG_START_KEY: &str = "log-start";
 
+/// The keys under which its accepted losses are kept: this, then the first offset lost. Values are the next intact one.
+pub(crate) const ACCEPTED_LOSS_KEYS: &str = "accepted-loss/";
+
 /// What an ack means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
@@ -142,9 +145,7 @@ impl Partition {
             true => Some(open_state(shared, &lane, state_dir, identity, opening.epoch())?),
             false => None,
         };
-        let stored_start = state.as_ref().and_then(|state| state.read(|table| table.get(LOG_START_KEY)));
-        let stored_start = stored_start.as_deref().and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes);
-        let stored_start = Offset(stored_start.unwrap_or(0));
+        let stored_start = state.as_ref().map_or(Offset::ZERO, |state| state.read(log_start));
 
         let place = Place {
             storage: &*shared.storage,
@@ -244,6 +245,17 @@ impl Partition {
     /// # Errors
     /// [`LogError::OffsetOutOfRange`], [`LogError::RecordsLost`], [`LogError::Deleted`], [`LogError::Io`].
     pub fn read(&self, from: Offset, bytes_max: usize) -> Result<Chunk, LogError> {
+        match self.read_at(from, bytes_max) {
+            // At the end of the log there is nothing to go on with yet: there a loss stays an error.
+            Err(LogError::RecordsLost { from: lost, resume }) => match self.accepted_resume(lost) {
+                Some(accepted) if accepted > from && accepted < self.high_watermark() => self.read(accepted, bytes_max),
+                _ => Err(LogError::RecordsLost { from: lost, resume }),
+            },
+            other => other,
+        }
+    }
+
+    fn read_at(&self, from: Offset, bytes_max: usize) -> Result<Chunk, LogError> {
         if self.deleted.load(Ordering::Acquire) {
             return Err(LogError::Deleted);
         }
@@ -276,7 +288,7 @@ impl Partition {
             // Closed, and since then deleted by retention or superseded by compaction: look it up again.
             let is_current = self.segments.read().iter().any(|current| Arc::ptr_eq(current, &segment));
             if !is_current {
-                return self.read(from, bytes_max);
+                return self.read_at(from, bytes_max);
             }
         }
         match found.context("read", segment.path())? {
@@ -324,6 +336,24 @@ impl Partition {
         let epochs = self.epochs.read();
         let later = epochs.partition_point(|(known, _)| *known <= epoch);
         epochs.get(later).map_or_else(|| self.high_watermark(), |(_, first)| *first)
+    }
+
+    /// Takes a loss for granted, durably: reads pass over `from..resume` where they named it before. Blocks.
+    ///
+    /// # Errors
+    /// As [`state_put`](Self::state_put).
+    pub fn accept_loss(self: &Arc<Self>, from: Offset, resume: Offset) -> Result<(), LogError> {
+        let key = format!("{ACCEPTED_LOSS_KEYS}{:020}", from.0);
+        self.state_put(&key, Some(&resume.0.to_le_bytes()))?;
+        tracing::warn!(stream = %self.identity.stream, partition = %self.identity.partition, %from, %resume,
+            "a loss of records was accepted");
+        Ok(())
+    }
+
+    /// Where reading goes on behind an accepted loss that `lost` lies in.
+    fn accepted_resume(&self, lost: Offset) -> Option<Offset> {
+        let state = self.state.lock().clone()?;
+        state.read(|table| accepted_losses(table).find(|(from, resume)| *from <= lost && lost < *resume).map(|l| l.1))
     }
 
     /// Fires when the high watermark, the log start or the health changes. Listen, look again, then wait.
@@ -693,6 +723,20 @@ fn open_state(
     let opening = epoch.map_or(Opening::Catalog, Opening::New);
     let partition = Partition::open(shared, lane.clone(), dir, identity.state(), config, opening)?;
     StateLog::open(partition).map(Arc::new)
+}
+
+/// The log start that a partition's state holds.
+pub(crate) fn log_start(table: &StateTable) -> Offset {
+    let stored = table.get(LOG_START_KEY).as_deref().and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes);
+    Offset(stored.unwrap_or(0))
+}
+
+/// The losses that an operator has accepted: from, and where the intact rest begins.
+pub(crate) fn accepted_losses(table: &StateTable) -> impl Iterator<Item = (Offset, Offset)> {
+    table.below(ACCEPTED_LOSS_KEYS).filter_map(|(key, value)| {
+        let from = key.strip_prefix(ACCEPTED_LOSS_KEYS)?.parse().ok()?;
+        Some((Offset(from), Offset(u64::from_le_bytes(*value.first_chunk()?))))
+    })
 }
 
 /// Where each epoch begins, over all segments.

@@ -7,6 +7,7 @@
 //! - numbers rise with offsets: order is kept, nothing twice, nothing half (a batch is there whole or not at all);
 //! - the high watermark is not below one that was seen, the log start moves only as far as somebody asked;
 //! - a `written` partition may lose its end to a power loss, and nothing but its end; from then on the loss stands;
+//! - of a compacted partition a record may be gone if a later one of its key is there;
 //! - a loss is allowed where damage was done, and only if it is reported with exactly those offsets.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,14 +37,16 @@ pub struct Model {
     damaged: Vec<(u64, u64)>,
     /// A `written` partition that may have lost its end.
     may_lose_end: bool,
+    /// Of a compacted partition: how many keys there are.
+    keys: Option<u64>,
 }
 
 /// A record as read.
 type Found = BTreeMap<u64, (Number, usize)>;
 
 impl Model {
-    /// An empty partition.
-    pub fn new(durability: Durability) -> Self {
+    /// An empty partition; a compacted one has so many [keys](key).
+    pub fn new(durability: Durability, keys: Option<u64>) -> Self {
         Self {
             durability,
             stored: BTreeMap::new(),
@@ -53,6 +56,7 @@ impl Model {
             start: (0, 0),
             damaged: Vec::new(),
             may_lose_end: false,
+            keys,
         }
     }
 
@@ -131,9 +135,11 @@ impl Model {
             self.stored.retain(|offset, _| offset < from || offset >= to);
         }
         self.stored = self.stored.split_off(&start);
+        let newest = self.newest_of_each_key();
         for (offset, value) in &self.stored {
             match found.get(offset) {
                 Some(other) if other == value => {}
+                None if newest.get(&key(value.0, self.keys)).is_some_and(|newest| newest > offset) => {}
                 other => {
                     return Err(format!("offset {offset}: value {} was acknowledged, {other:?} is there", value.0));
                 }
@@ -145,6 +151,14 @@ impl Model {
             missing.iter().for_each(|batch| self.refused(batch));
         }
         Ok(())
+    }
+
+    /// Of a compacted partition: the newest offset of each key, which must stay whatever goes.
+    fn newest_of_each_key(&self) -> BTreeMap<u64, u64> {
+        match self.keys {
+            None => BTreeMap::new(),
+            keys => self.stored.iter().map(|(offset, value)| (key(value.0, keys), *offset)).collect(),
+        }
     }
 
     /// What is there and was not acknowledged must have been sent.
@@ -167,8 +181,8 @@ impl Model {
             };
             let skip = batch.iter().position(|(number, _)| *number == value.0).expect("just found") as u64;
             for (number, expected) in (offset - skip..).zip(&batch) {
-                let below_start = number < self.start.0;
-                if !below_start && found.get(&number) != Some(expected) {
+                let may_be_gone = number < self.start.0 || self.keys.is_some();
+                if !may_be_gone && found.get(&number) != Some(expected) {
                     return Err(format!("offset {number}: only a part of its batch is there"));
                 }
                 self.stored.insert(number, *expected);
@@ -219,6 +233,11 @@ fn read_all(partition: &Partition) -> Result<(Found, Vec<(u64, u64)>), String> {
         }
     }
     Ok((found, lost))
+}
+
+/// The key of a value's number.
+pub fn key(number: Number, keys: Option<u64>) -> u64 {
+    number % keys.unwrap_or(1)
 }
 
 /// The value of a number: 8 bytes, then as many of its own pattern.

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use millstream_log::storage::Storage;
 use millstream_log::{
-    AppendSink, Appended, Clock, Drive, Durability, Environment, Identity, Kind, Log, LogConfig, LogError, Partition,
-    PartitionConfig, RetentionPolicy,
+    AppendSink, Appended, Clock, CompactionPolicy, Drive, Durability, Environment, Identity, Kind, Log, LogConfig,
+    LogError, Partition, PartitionConfig, RetentionPolicy,
 };
 use millstream_protocol::batch::{BatchBuilder, BatchView, Codec};
 use millstream_protocol::{Epoch, Incarnation, Offset, PartitionId, Record, StreamId, Timestamp};
@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 
 use crate::disk::{Nature, SimDisk};
 use crate::lying::{Bug, with_bug};
-use crate::model::{Model, Number, value};
+use crate::model::{Model, Number, key, value};
 use crate::rng::Rng;
 
 const PARTITIONS_MAX: usize = 12;
@@ -38,6 +38,8 @@ pub struct Report {
     pub faults: u64,
     /// Journal frames replayed.
     pub replayed: u64,
+    /// Records that compaction removed.
+    pub compacted: u64,
 }
 
 /// A promise that was not kept.
@@ -72,7 +74,6 @@ struct Options {
     operations: u64,
     faulty: bool,
     fills_up: bool,
-    rots: bool,
 }
 
 impl Options {
@@ -86,7 +87,6 @@ impl Options {
             operations: 60 + rng.below(120),
             faulty: kind < 4,
             fills_up: kind == 4 || kind == 5,
-            rots: kind == 6,
         }
     }
 }
@@ -156,6 +156,7 @@ struct Slot {
     identity: Identity,
     config: PartitionConfig,
     model: Model,
+    keys: Option<u64>,
     partition: Option<Arc<Partition>>,
     /// Appends without an answer, by token.
     sent: BTreeMap<u64, Batch>,
@@ -206,7 +207,7 @@ impl World {
                 75 => self.delete()?,
                 76..=81 => self.check_all(None)?,
                 82..=85 => self.change_nature(),
-                86..=88 => self.rot()?,
+                86..=88 => self.compact_some(),
                 89..=91 => self.restart(End::Closed)?,
                 92..=95 => self.restart(End::Killed)?,
                 _ => self.restart(End::PowerLost)?,
@@ -316,7 +317,7 @@ impl World {
                 self.append_some()?;
                 self.tick();
             }
-            self.forget_some()?;
+            if self.rng.one_in(2) { self.compact_some() } else { self.forget_some()? }
         }
         self.restart_at_once(end)
     }
@@ -399,12 +400,13 @@ impl World {
         };
         self.next_stream += 1;
         let durability = if self.rng.one_in(4) { Durability::Written } else { Durability::Synced };
-        let bytes = self.rng.one_in(3).then_some(10_000);
+        let keys = self.rng.one_in(3).then(|| 2 + self.rng.below(20));
+        let bytes = (keys.is_none() && self.rng.one_in(3)).then_some(10_000);
         let config = PartitionConfig {
             durability,
             segment_bytes: self.options.segment_bytes,
             retention: RetentionPolicy { age_ms: None, bytes },
-            compaction: None,
+            compaction: keys.map(|_| CompactionPolicy { key_map_bytes: 2_000, ..CompactionPolicy::default() }),
         };
         let faults = self.disk.faults();
         let created = log.create_partition(identity, config, Epoch(self.epoch));
@@ -413,7 +415,8 @@ impl World {
             Ok(partition) => self.slots.push(Slot {
                 identity,
                 config,
-                model: Model::new(durability),
+                model: Model::new(durability, keys),
+                keys,
                 partition: Some(partition),
                 sent: BTreeMap::new(),
                 state: HashMap::new(),
@@ -462,7 +465,7 @@ impl World {
             let slot = &mut self.slots[index];
             let Some(partition) = &slot.partition else { continue };
             let sink: Arc<dyn AppendSink> = self.sink.clone();
-            match partition.append(encode(&batch), token, &sink) {
+            match partition.append(encode(&batch, slot.keys), token, &sink) {
                 Ok(()) => drop(slot.sent.insert(token, batch)),
                 Err(_) => slot.model.refused(&batch),
             }
@@ -541,6 +544,19 @@ impl World {
         self.take_answers()
     }
 
+    /// Carries out a compaction on a partition that wants it.
+    fn compact_some(&mut self) {
+        let compacted: Vec<usize> = (0..self.slots.len()).filter(|index| self.slots[*index].keys.is_some()).collect();
+        let Some(index) = compacted.get(self.rng.below(compacted.len() as u64) as usize) else { return };
+        let slot = &self.slots[*index];
+        let Some(partition) = &slot.partition else { return };
+        let done = partition.run_compaction();
+        let removed = done.as_ref().map_or(0, |done| done.records_removed);
+        self.report.compacted += removed;
+        let stream = slot.identity.stream;
+        self.note(format!("stream {stream} is compacted: {done:?}"));
+    }
+
     /// Retention, or an explicit deletion.
     fn forget_some(&mut self) -> Result<(), String> {
         if self.slots.is_empty() {
@@ -571,12 +587,6 @@ impl World {
         }
         self.note(format!("stream {stream} forgets ({done:?}), begins at {}", partition.log_start()));
         self.take_answers()
-    }
-
-    /// Damages a byte of a batch that was durable.
-    fn rot(&mut self) -> Result<(), String> {
-        let _ = self.options.rots;
-        Ok(())
     }
 
     // What must hold -------------------------------------------------------------------------------------------------
@@ -621,10 +631,12 @@ impl World {
     }
 }
 
-fn encode(batch: &Batch) -> BatchView {
+fn encode(batch: &Batch, keys: Option<u64>) -> BatchView {
     let mut builder = BatchBuilder::new(Codec::None);
     for (number, length) in batch {
-        builder.push(&Record::new(value(*number, *length))).expect("a small record");
+        let record = Record::new(value(*number, *length));
+        let record = if keys.is_some() { record.key(key(*number, keys).to_le_bytes().to_vec()) } else { record };
+        builder.push(&record).expect("a small record");
     }
     BatchView::parse(&builder.finish().expect("not empty")).expect("just built")
 }

@@ -57,7 +57,11 @@ pub enum Command {
     /// Show what the server's last start had to do: read, replay, cut, report as damaged
     Recovery,
     /// Check every batch of a data directory that no server has open
-    Verify,
+    Verify {
+        /// Take the damage that is found for granted, on the record: consumers then pass over the records lost
+        #[arg(long)]
+        accept_loss: bool,
+    },
     /// Show everything at work on real data: send, read back, land, compare
     Demo(Demo),
     /// Print the completions for a shell

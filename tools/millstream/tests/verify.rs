@@ -45,6 +45,16 @@ fn damage_is_found_and_named() {
     let done = place.sh("verify").exits(50).prints("1 place damaged").says("from offset 0").says("partition 0");
     assert!(done.stderr.contains("to offset 500"), "{}", done.stderr);
     assert_eq!(place.sh("verify --json").exits(50).json()["damaged_places"], 1);
+
+    // A consumer is told what it cannot have, until an operator accepts that.
+    let server = place.serve();
+    place.sh("consume a --from earliest --format value").exits(50).says("0..500");
+    assert!(server.terminate().success());
+    place.sh("verify --accept-loss").ok().says("0..500").prints("1 place accepted as lost");
+    place.sh("verify").ok().prints("accepted as lost");
+    let server = place.serve();
+    assert_eq!(place.sh("consume a --from earliest --format value").ok().lines().len(), 1_000);
+    assert!(server.terminate().success());
 }
 
 #[test]

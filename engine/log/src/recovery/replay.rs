@@ -55,15 +55,46 @@ pub(crate) fn replay(
     checkpoint: &Checkpoint,
     threads: usize,
 ) -> Result<Replayed, LogError> {
+    let (frames, mut replayed) = find_frames(storage, dir, checkpoint, Access::ReadWrite)?;
+    write_back(storage, data, &frames, threads, &mut replayed)?;
+    Ok(replayed)
+}
+
+/// How far each partition reaches in frames that the next start will replay. Changes nothing.
+pub(crate) fn waiting(
+    storage: &dyn Storage,
+    dir: &Path,
+    checkpoint: &Checkpoint,
+) -> Result<HashMap<Incarnation, Offset>, LogError> {
+    let (frames, _) = find_frames(storage, dir, checkpoint, Access::Read)?;
+    let mut ends: HashMap<Incarnation, Offset> = HashMap::new();
+    for entry in frames.values().flat_map(|frame| &frame.entries) {
+        let end = ends.entry(entry.identity.incarnation).or_default();
+        *end = (*end).max(entry.end);
+    }
+    Ok(ends)
+}
+
+type Frames = BTreeMap<(u32, u64), Frame>;
+
+/// The whole frames that count, in order.
+fn find_frames(
+    storage: &dyn Storage,
+    dir: &Path,
+    checkpoint: &Checkpoint,
+    access: Access,
+) -> Result<(Frames, Replayed), LogError> {
     let mut replayed = Replayed { newest_id: checkpoint.journal_id, ..Replayed::default() };
     let mut files = Vec::new();
     for entry in storage.list(dir).context("list", dir)? {
         let Some((lane, _)) = ring::parse_file_name(&entry.name) else { continue };
         let path = dir.join(&entry.name);
-        let file = storage.open(&path, Access::ReadWrite).context("open", &path)?;
-        // The medium counts, not the page cache: see `open`.
-        file.sync_data().context("sync", &path)?;
-        file.evict(0).context("evict", &path)?;
+        let file = storage.open(&path, access).context("open", &path)?;
+        if access == Access::ReadWrite {
+            // The medium counts, not the page cache: see `open`.
+            file.sync_data().context("sync", &path)?;
+            file.evict(0).context("evict", &path)?;
+        }
         let length = file.len().context("read", &path)?;
         let head = read_exact_at(&*file, 0, 32.min(length) as usize).context("read", &path)?;
         replayed.files.push(path.clone());
@@ -85,13 +116,12 @@ pub(crate) fn replay(
         true => checkpoint.covered.iter().copied().collect(),
         false => HashMap::new(),
     };
-    let mut frames: BTreeMap<(u32, u64), Frame> = BTreeMap::new();
+    let mut frames = Frames::new();
     for (lane, id, path, file, length) in files.into_iter().filter(|(_, id, ..)| *id == newest) {
         let above = covered.get(&lane).copied().unwrap_or(0);
         scan(&file, &path, id, length, lane, above, &mut frames, &mut replayed)?;
     }
-    write_back(storage, data, &frames, threads, &mut replayed)?;
-    Ok(replayed)
+    Ok((frames, replayed))
 }
 
 /// Finds the whole frames of one file above a sequence.
@@ -103,7 +133,7 @@ fn scan(
     length: u64,
     lane: u32,
     above: u64,
-    frames: &mut BTreeMap<(u32, u64), Frame>,
+    frames: &mut Frames,
     replayed: &mut Replayed,
 ) -> Result<(), LogError> {
     let bytes = read_exact_at(&**file, 0, length as usize).context("read", path)?;
@@ -160,7 +190,7 @@ struct Share<'a> {
 fn write_back(
     storage: &dyn Storage,
     data: &DataDir,
-    frames: &BTreeMap<(u32, u64), Frame>,
+    frames: &Frames,
     threads: usize,
     replayed: &mut Replayed,
 ) -> Result<(), LogError> {

@@ -10,7 +10,7 @@
 //! - An update that surely was not stored (a full disk) is undone; one whose fate is unknown ends all updates until a
 //!   restart.
 
-mod snapshot;
+pub(crate) mod snapshot;
 pub(crate) mod table;
 
 use std::sync::Arc;
@@ -159,7 +159,7 @@ impl<M: Machine> StateLog<M> {
 fn rebuild<M: Machine>(partition: &Arc<Partition>) -> Result<Inner<M>, LogError> {
     let damaged = |reason: String| LogError::StateDamaged { path: partition.dir().to_owned(), reason };
     let (mut machine, mut next) = (M::default(), Offset::ZERO);
-    for (offset, bytes) in snapshot::load(partition)? {
+    for (offset, bytes) in snapshot::load(&*partition.shared().storage, partition.dir(), partition.incarnation())? {
         match M::decode_snapshot(&bytes) {
             Ok(state) => {
                 (machine, next) = (state, offset);

@@ -13,14 +13,14 @@
 //! Written whole or not at all (temporary file, sync, rename, sync of the directory). Two are kept: if the newest is
 //! damaged, the one before and the events since do as well. Events below the older one may then go.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use millstream_protocol::Offset;
+use millstream_protocol::{Incarnation, Offset};
 
 use crate::error::{Context, LogError};
 use crate::partition::Partition;
-use crate::storage::{Access, read_exact_at, write_atomically};
+use crate::storage::{Access, Storage, read_exact_at, write_atomically};
 
 const MAGIC: &[u8; 8] = b"MSTRSNAP";
 const VERSION: u32 = 1;
@@ -30,18 +30,22 @@ const CRC: usize = 12;
 const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
 const KEPT: usize = 2;
 
-/// The whole snapshots, newest first.
-pub(super) fn load(partition: &Arc<Partition>) -> Result<Vec<(Offset, Vec<u8>)>, LogError> {
+/// The whole snapshots in a state log's directory, newest first.
+pub(crate) fn load(
+    storage: &dyn Storage,
+    dir: &Path,
+    incarnation: Incarnation,
+) -> Result<Vec<(Offset, Vec<u8>)>, LogError> {
     let mut whole = Vec::new();
-    for (offset, path) in list(partition)?.into_iter().rev() {
-        let file = partition.shared().storage.open(&path, Access::Read).context("open", &path)?;
+    for (offset, path) in list(storage, dir)?.into_iter().rev() {
+        let file = storage.open(&path, Access::Read).context("open", &path)?;
         let length = file.len().context("read", &path)?;
         if length > SNAPSHOT_BYTES_MAX {
             tracing::error!(file = %path.display(), length, "a snapshot of impossible length is not used");
             continue;
         }
         let bytes = read_exact_at(&*file, 0, length as usize).context("read", &path)?;
-        match decode(&bytes, partition, offset) {
+        match decode(&bytes, incarnation, offset) {
             Some(state) => whole.push((offset, state)),
             None => tracing::error!(file = %path.display(), "a damaged snapshot is not used"),
         }
@@ -53,8 +57,8 @@ pub(super) fn load(partition: &Arc<Partition>) -> Result<Vec<(Offset, Vec<u8>)>,
 pub(super) fn store(partition: &Arc<Partition>, offset: Offset, state: &[u8]) -> Result<(), LogError> {
     let storage = &*partition.shared().storage;
     let path = partition.dir().join(format!("{:020}.snapshot", offset.0));
-    write_atomically(storage, &path, &encode(state, partition, offset)).context("write", &path)?;
-    let snapshots = list(partition)?;
+    write_atomically(storage, &path, &encode(state, partition.incarnation(), offset)).context("write", &path)?;
+    let snapshots = list(storage, partition.dir())?;
     let surplus = snapshots.len().saturating_sub(KEPT);
     for (_, old) in &snapshots[..surplus] {
         storage.remove_file(old).context("delete", old)?;
@@ -65,9 +69,8 @@ pub(super) fn store(partition: &Arc<Partition>, offset: Offset, state: &[u8]) ->
     }
 }
 
-fn list(partition: &Arc<Partition>) -> Result<Vec<(Offset, PathBuf)>, LogError> {
-    let dir = partition.dir();
-    let entries = partition.shared().storage.list(dir).context("list", dir)?;
+fn list(storage: &dyn Storage, dir: &Path) -> Result<Vec<(Offset, PathBuf)>, LogError> {
+    let entries = storage.list(dir).context("list", dir)?;
     let offset = |name: &str| name.strip_suffix(".snapshot")?.parse().ok().map(Offset);
     let mut snapshots: Vec<(Offset, PathBuf)> =
         entries.iter().filter_map(|entry| Some((offset(&entry.name)?, dir.join(&entry.name)))).collect();
@@ -75,12 +78,12 @@ fn list(partition: &Arc<Partition>) -> Result<Vec<(Offset, PathBuf)>, LogError> 
     Ok(snapshots)
 }
 
-fn encode(state: &[u8], partition: &Partition, offset: Offset) -> Vec<u8> {
+fn encode(state: &[u8], incarnation: Incarnation, offset: Offset) -> Vec<u8> {
     let mut out = Vec::with_capacity(HEADER_BYTES + state.len());
     out.extend_from_slice(MAGIC);
     out.extend_from_slice(&VERSION.to_le_bytes());
     out.extend_from_slice(&[0; 4]);
-    out.extend_from_slice(&partition.incarnation().0.to_le_bytes());
+    out.extend_from_slice(&incarnation.0.to_le_bytes());
     out.extend_from_slice(&offset.0.to_le_bytes());
     out.extend_from_slice(&(state.len() as u64).to_le_bytes());
     out.extend_from_slice(state);
@@ -90,7 +93,7 @@ fn encode(state: &[u8], partition: &Partition, offset: Offset) -> Vec<u8> {
 }
 
 /// A snapshot has one encoding: it is whole if encoding its state again gives the same bytes.
-fn decode(bytes: &[u8], partition: &Partition, offset: Offset) -> Option<Vec<u8>> {
+fn decode(bytes: &[u8], incarnation: Incarnation, offset: Offset) -> Option<Vec<u8>> {
     let state = bytes.get(HEADER_BYTES..)?;
-    (encode(state, partition, offset) == bytes).then(|| state.to_vec())
+    (encode(state, incarnation, offset) == bytes).then(|| state.to_vec())
 }

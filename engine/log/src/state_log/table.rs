@@ -1,6 +1,7 @@
 //! What a partition keeps beside its records: a small map from names to bytes (its log start, how far each lake is).
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use bytes::Bytes;
 use rkyv::{Archive, Deserialize, Serialize, rancor};
@@ -24,6 +25,12 @@ impl StateTable {
     /// The value of `key`.
     pub fn get(&self, key: &str) -> Option<Bytes> {
         self.0.get(key).cloned()
+    }
+
+    /// The entries whose keys begin with `prefix`, in order.
+    pub fn below<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a Bytes)> {
+        let from = self.0.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+        from.take_while(move |(key, _)| key.starts_with(prefix)).map(|(key, value)| (key.as_str(), value))
     }
 
     /// The event that sets, or with `None` removes, a value.

@@ -38,7 +38,7 @@ pub fn run(cli: Cli, output: Output) -> Result<(), Failure> {
             log_to_stderr("error", output);
             on_runtime(demo::run(command, output))
         }
-        Command::Verify => verify::run(&cli.server.data_dir(&process_env), output),
+        Command::Verify { accept_loss } => verify::run(&cli.server.data_dir(&process_env), accept_loss, output),
         Command::Completions { shell } => completions::run(shell),
         command => {
             log_to_stderr("warn", output);

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use millstream_log::{Damage, LogError, PartitionReport};
-use millstream_protocol::{ByteSize, Code, StreamId};
+use millstream_log::{Damage, Identity, Kind, LogError, PartitionReport};
+use millstream_protocol::{ByteSize, Code, Offset, StreamId};
 use serde::Serialize;
 
 use crate::context::serve_command;
@@ -12,6 +12,8 @@ use crate::output::{Align, Output, Table, count, counted};
 
 #[derive(Serialize)]
 struct PartitionView {
+    #[serde(skip)]
+    identity: Identity,
     stream: u64,
     partition: u32,
     what: &'static str,
@@ -31,6 +33,7 @@ struct DamageView {
     from: u64,
     resume: Option<u64>,
     reason: String,
+    accepted: bool,
 }
 
 #[derive(Serialize)]
@@ -40,38 +43,80 @@ struct View {
     records: u64,
     bytes: u64,
     damaged_places: u64,
+    accepted_places: u64,
     partitions: Vec<PartitionView>,
 }
 
-/// Verifies the directory.
+/// Verifies the directory; with `accept_loss` it then records that what is damaged is to be passed over.
 ///
 /// # Errors
-/// Exit 50: damage; 70: the directory cannot be read, is not ours, or is in use.
-pub fn run(data_dir: &Path, output: Output) -> Result<(), Failure> {
+/// Exit 50: damage that nobody has accepted; 70: the directory cannot be read, is not ours, or is in use.
+pub fn run(data_dir: &Path, accept_loss: bool, output: Output) -> Result<(), Failure> {
+    let whole = verify(data_dir)?;
+    if !accept_loss || whole.damaged_places == 0 {
+        return report(&whole, output);
+    }
+    let losses: Vec<_> = whole.losses().collect();
+    if losses.is_empty() {
+        return Err(damage_failure(&whole).or_try("only damaged records can be accepted as lost"));
+    }
+    millstream_log::accept_losses(data_dir, &losses).map_err(|error| failure(data_dir, &error))?;
+    for (identity, from, resume) in &losses {
+        output.note(&format!(
+            "accepted: stream {}, partition {}, the records {from}..{resume} are lost",
+            identity.stream, identity.partition
+        ));
+    }
+    report(&verify(data_dir)?, output)
+}
+
+fn verify(data_dir: &Path) -> Result<View, Failure> {
     let mut partitions = Vec::new();
     let verified = millstream_log::verify(data_dir, &mut |report| partitions.push(view(report)));
     verified.map_err(|error| failure(data_dir, &error))?;
     let sum = |of: fn(&PartitionView) -> u64| partitions.iter().map(of).sum::<u64>();
-    let whole = View {
+    Ok(View {
         data_dir: data_dir.display().to_string(),
         batches: sum(|p| p.batches),
         records: sum(|p| p.records),
         bytes: sum(|p| p.bytes),
-        damaged_places: sum(|p| p.damage.len() as u64),
+        damaged_places: sum(|p| p.damage.iter().filter(|damage| !damage.accepted).count() as u64),
+        accepted_places: sum(|p| p.damage.iter().filter(|damage| damage.accepted).count() as u64),
         partitions,
-    };
-    output.result(&whole, |paint| {
+    })
+}
+
+impl View {
+    /// Damaged records whose offsets are known: what can be accepted as lost.
+    fn losses(&self) -> impl Iterator<Item = (Identity, Offset, Offset)> {
+        let records = self.partitions.iter().filter(|partition| partition.identity.kind == Kind::Records);
+        records.flat_map(|partition| {
+            let open = partition.damage.iter().filter(|damage| !damage.accepted);
+            open.filter_map(|damage| {
+                let resume = damage.resume.filter(|resume| *resume > damage.from)?;
+                Some((partition.identity, Offset(damage.from), Offset(resume)))
+            })
+        })
+    }
+}
+
+fn report(whole: &View, output: Output) -> Result<(), Failure> {
+    output.result(whole, |paint| {
         let verdict = match whole.damaged_places {
+            0 if whole.accepted_places > 0 => paint.green(&format!(
+                "every batch is whole but for {} accepted as lost",
+                counted(whole.accepted_places, "place")
+            )),
             0 => paint.green("every batch is whole"),
             n => paint.red(&format!("{} damaged", counted(n, "place"))),
         };
         let (batches, size) = (counted(whole.batches, "batch"), ByteSize(whole.bytes));
-        format!("{}\n\n{}: {verdict} ({batches}, {size})", table(&whole).render(paint), whole.data_dir)
+        format!("{}\n\n{}: {verdict} ({batches}, {size})", table(whole).render(paint), whole.data_dir)
     })?;
     if whole.damaged_places == 0 {
         return Ok(());
     }
-    Err(damage_failure(&whole))
+    Err(damage_failure(whole))
 }
 
 fn table(whole: &View) -> Table {
@@ -108,7 +153,7 @@ fn table(whole: &View) -> Table {
 fn damage_failure(whole: &View) -> Failure {
     let mut text = format!("{} damaged:", counted(whole.damaged_places, "place"));
     for partition in &whole.partitions {
-        for damage in &partition.damage {
+        for damage in partition.damage.iter().filter(|damage| !damage.accepted) {
             let upto = damage.resume.map_or("the end".into(), |resume| format!("offset {resume}"));
             text += &format!(
                 "\n  stream {}, partition {}, from offset {} to {upto}: {} ({} at byte {})",
@@ -116,8 +161,10 @@ fn damage_failure(whole: &View) -> Failure {
             );
         }
     }
-    Failure::new(Exit::Code(Code::RecordsLost), text)
-        .or_try("restore the directory from a backup; a server serves what is whole and names what is lost")
+    Failure::new(Exit::Code(Code::RecordsLost), text).or_try(
+        "restore the directory from a backup; a server serves what is whole and names what is lost; \
+                 `millstream verify --accept-loss` lets consumers pass over it",
+    )
 }
 
 fn failure(data_dir: &Path, error: &LogError) -> Failure {
@@ -145,8 +192,15 @@ fn view(report: PartitionReport) -> PartitionView {
         from: damage.from.0,
         resume: damage.resume.map(|offset| offset.0),
         reason: damage.reason,
+        accepted: damage.is_accepted,
     };
     PartitionView {
+        identity: Identity {
+            stream: report.stream,
+            partition: report.partition,
+            incarnation: report.incarnation,
+            kind: if report.is_state { Kind::State } else { Kind::Records },
+        },
         stream: report.stream.0,
         partition: report.partition.0,
         what,
