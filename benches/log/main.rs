@@ -42,6 +42,28 @@ fn main() -> Result<(), Error> {
 }
 
 fn run(settings: &Settings, dir: &Path) -> Result<Vec<Row>, Error> {
+    if let Ok(which) = std::env::var("ONLY") {
+        let (small, large, record) = (batch(SMALL), batch(LARGE), batch(1 << 10));
+        for _ in 0..settings.rounds {
+            let rate = match which.as_str() {
+                "w64" => Engine::open(dir, UNSYNCED_BYTES, 1, Durability::Written)?.append(&small, BURST_BYTES, IN_FLIGHT)?,
+                "w1m" => Engine::open(dir, UNSYNCED_BYTES, 1, Durability::Written)?.append(&large, BURST_BYTES, IN_FLIGHT)?,
+                "b1m" => bare::written(&dir.join("bare"), large.bytes(), BURST_BYTES)?,
+                "mix" => { let b = bare::written(&dir.join("bare"), large.bytes(), BURST_BYTES)?; print!("bare {b:.0} "); let e = Engine::open(dir, UNSYNCED_BYTES, 1, Durability::Written)?; let a = e.append(&large, BURST_BYTES/4, IN_FLIGHT)?; print!("first {a:.0} ");  e.append(&large, BURST_BYTES/2, IN_FLIGHT)? },
+                "mix2" => { let b = bare::written(&dir.join("bare"), large.bytes(), BURST_BYTES)?; print!("bare {b:.0} "); let b = bare::written(&dir.join("bare"), large.bytes(), BURST_BYTES)?; print!("bare {b:.0} "); let e = Engine::open(dir, UNSYNCED_BYTES, 1, Durability::Written)?; e.append(&large, BURST_BYTES/2, 1)? },
+                "sb" => { let b = bare::synced(&dir.join("bare"), large.bytes(), 64 << 20)?; let e = Engine::open(dir, UNSYNCED_BYTES, 1, Durability::Synced)?; let a = e.append(&large, 64 << 20, 1)?; print!("ratio {:.2} bare {b:.0} ", a/b); a },
+                "s1m" => Engine::open(dir, UNSYNCED_BYTES, 1, Durability::Synced)?.append(&large, 64 << 20, 1)?,
+                "many4" => { let e = Engine::open(dir, UNSYNCED_BYTES, PARTITIONS, Durability::Synced)?; for _ in 0..8 { print!("{:.0} ", e.append_each(&record, 32 << 10, MANY_IN_FLIGHT)?); } 0.0 },
+                "manybig" => { let e = Engine::open(dir, UNSYNCED_BYTES*16, PARTITIONS, Durability::Synced)?; for _ in 0..8 { print!("{:.0} ", e.append_each(&record, 32 << 10, MANY_IN_FLIGHT)?); } 0.0 },
+                "manyw" => { let e = Engine::open(dir, UNSYNCED_BYTES*16, PARTITIONS, Durability::Written)?; for _ in 0..8 { print!("{:.0} ", e.append_each(&record, 32 << 10, MANY_IN_FLIGHT)?); } 0.0 },
+                "many" => Engine::open(dir, UNSYNCED_BYTES, PARTITIONS, Durability::Synced)?.append_each(&record, 128 << 10, MANY_IN_FLIGHT)?,
+                "one" => Engine::open(dir, UNSYNCED_BYTES, 1, Durability::Synced)?.append_each(&record, 256 << 10, MANY_IN_FLIGHT)?,
+                _ => { let engine = Engine::open(dir, UNSYNCED_BYTES, 1, Durability::Written)?; engine.append(&large, settings.bytes / 2, IN_FLIGHT)?; engine.read(LARGE)?; engine.read(LARGE)? }
+            };
+            println!("{which} {rate:.0}");
+        }
+        std::process::exit(0);
+    }
     let row = |name, unit, aim| Row::new(name, unit, Better::Higher, aim);
     let mut written_small = row("append written, 64 KiB / pwrite", "MB/s", None);
     let mut written_large = row("append written, 1 MiB / pwrite", "MB/s", Some(0.9));

@@ -16,6 +16,20 @@ use crate::error::LogError;
 /// The most slices of one `pwritev` (Linux's `IOV_MAX`).
 const SLICES_MAX: usize = 1024;
 
+/// Bytes of one `pwritev`, about: larger ones stall now and then for tens of milliseconds while the kernel looks for pages.
+const CALL_BYTES: usize = 1 << 20;
+
+/// How many of the slices one call writes.
+fn call_length(slices: &[IoSlice<'_>]) -> usize {
+    let mut bytes = 0;
+    let mut has_room = |slice: &&IoSlice<'_>| {
+        let had_room = bytes < CALL_BYTES;
+        bytes += slice.len();
+        had_room
+    };
+    slices.iter().take(SLICES_MAX).take_while(|slice| has_room(slice)).count()
+}
+
 /// Descriptors left to everything else: sockets, directories, what a lake has open.
 const KEPT_BACK: u64 = 64;
 /// With fewer than this nothing works.
@@ -121,7 +135,10 @@ impl StorageFile for HeldFile {
 
     fn write_all_at(&self, slices: &[IoSlice<'_>], mut position: u64) -> io::Result<()> {
         let file = self.file_to_write()?;
-        for group in slices.chunks(SLICES_MAX) {
+        let mut rest = slices;
+        while !rest.is_empty() {
+            let (group, behind) = rest.split_at(call_length(rest));
+            rest = behind;
             let length: usize = group.iter().map(|slice| slice.len()).sum();
             let mut written = loop {
                 match rustix::io::pwritev(&*file, group, position) {
