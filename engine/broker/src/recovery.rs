@@ -70,7 +70,7 @@ impl Recovery {
             bytes_read = total.bytes_read,
             frames_replayed = replay.frames,
             bytes_replayed = replay.bytes,
-            bytes_cut = total.bytes_cut,
+            bytes_cut = total.bytes_cut + replay.torn_bytes,
             files_quarantined = total.files_quarantined,
             holes = total.holes,
             "data directory open"
@@ -88,7 +88,7 @@ impl Recovery {
             frames_replayed: self.replay.frames as u64,
             bytes_replayed: self.replay.bytes,
             journal_damage: self.replay.damaged as u64,
-            bytes_cut: self.total.bytes_cut,
+            bytes_cut: self.total.bytes_cut + self.replay.torn_bytes,
             files_quarantined: self.total.files_quarantined as u64,
             holes: self.total.holes as u64,
             preambles_restored: self.total.preambles_restored as u64,

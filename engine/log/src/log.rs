@@ -127,6 +127,8 @@ pub struct Replay {
     pub bytes_read: u64,
     /// Journal frames and checkpoints that are damaged.
     pub damaged: usize,
+    /// Bytes of journal behind the last whole frame that may have been one; they are in quarantine.
+    pub torn_bytes: u64,
 }
 
 impl Log {
@@ -394,6 +396,7 @@ fn recover_journals(
         bytes: replayed.bytes,
         bytes_read: replayed.bytes_read,
         damaged: replayed.damaged + found.damaged,
+        torn_bytes: replayed.torn_bytes,
     };
     if replay.frames > 0 || replay.damaged > 0 {
         tracing::info!(frames = replay.frames, bytes = replay.bytes, damaged = replay.damaged, "journals replayed");

@@ -681,6 +681,7 @@ impl Partition {
     /// Seals the active segment and begins the next one at the tail. Called by the lane, with nothing in flight.
     pub(crate) fn roll(&self, tail: &mut Tail) -> Result<(), LogError> {
         let old = tail.segment.clone();
+        old.write_deferred().context("write", old.path())?;
         old.file().sync_data().context("sync", old.path())?;
         self.note_synced(tail.next_offset);
         self.shared.flusher.forget(&old);

@@ -109,6 +109,8 @@ pub(crate) fn read_segment(
                 }
             }
             Walk::Incomplete { skip, .. } | Walk::Bad { skip } => {
+                // The search reads the file: what can be brought there is brought there.
+                let _ = segment.write_deferred();
                 let mut scan = Scan::new(&**segment.file(), incarnation, position + skip as u64, limit);
                 match scan.resync(from)? {
                     // What is damaged lies before the wanted batch: read on behind it.
@@ -131,10 +133,14 @@ pub(crate) fn find_time(
         (extent.index.before(time).map_or(PREAMBLE_BYTES, |entry| entry.position), extent.end_position)
     };
     while position < limit {
-        let head = crate::storage::read_exact_at(&**segment.file(), position, HEADER_BYTES)?;
+        let mut head = [0; HEADER_BYTES];
+        if segment.read_at(&mut head, position)? < HEADER_BYTES {
+            return Ok(None);
+        }
         let header = match check_header_crc(&head, incarnation).and_then(|()| BatchHeader::decode(&head)) {
             Ok(header) => header,
             Err(_) => {
+                let _ = segment.write_deferred();
                 let mut scan = Scan::new(&**segment.file(), incarnation, position, limit);
                 match scan.resync(Offset::ZERO)? {
                     None => return Ok(None),
@@ -261,7 +267,7 @@ impl BufferPool {
         let start = page + (position % PAGE_BYTES as u64) as usize;
         let pool = if pooled { Arc::downgrade(self) } else { Weak::new() };
         let mut buffer = Buffer { memory, start, length, pool };
-        let read = segment.file().read_at(&mut buffer.memory[start..start + length], position)?;
+        let read = segment.read_at(&mut buffer.memory[start..start + length], position)?;
         buffer.length = read;
         Ok(buffer)
     }
@@ -274,7 +280,7 @@ impl Buffer {
         if end > self.memory.len() {
             return Ok(None);
         }
-        let read = segment.file().read_at(&mut self.memory[have..end], position + self.length as u64)?;
+        let read = segment.read_at(&mut self.memory[have..end], position + self.length as u64)?;
         self.length += read;
         Ok(Some(self))
     }

@@ -26,11 +26,14 @@
 //! Not here: when to roll (`lane`), what to delete (`retention`), what to rewrite (`compaction`), what is torn
 //! (`recovery::tail`).
 
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use millstream_protocol::batch::BatchHeader;
+use bytes::Bytes;
+use millstream_protocol::batch::{BatchHeader, HEADER_BYTES};
 use millstream_protocol::{Epoch, Incarnation, Offset, PartitionId, StreamId, Timestamp};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
@@ -243,6 +246,28 @@ pub(crate) struct BatchPlace {
     pub synced_end: Offset,
 }
 
+/// A batch with its stamped header: the producer's bytes are shared, never copied.
+#[derive(Debug, Clone)]
+pub(crate) struct StampedBatch {
+    pub header: [u8; HEADER_BYTES],
+    /// The whole batch as it came; its first [`HEADER_BYTES`] are replaced by `header`.
+    pub batch: Bytes,
+}
+
+impl StampedBatch {
+    /// Its bytes, in order.
+    pub(crate) fn slices(&self) -> [IoSlice<'_>; 2] {
+        [IoSlice::new(&self.header), IoSlice::new(&self.batch[HEADER_BYTES..])]
+    }
+}
+
+/// Batches that are durable in a journal and not yet in the file: its end.
+#[derive(Debug, Default)]
+struct Deferred {
+    /// Position and batch, back to back.
+    batches: VecDeque<(u64, StampedBatch)>,
+}
+
 /// One segment, open.
 pub struct Segment {
     base: Offset,
@@ -250,6 +275,9 @@ pub struct Segment {
     path: PathBuf,
     file: Arc<dyn StorageFile>,
     extent: RwLock<Extent>,
+    deferred: Mutex<Deferred>,
+    /// One writer of deferred batches at a time.
+    writing: Mutex<()>,
     /// From here on each body was checked by this process: when it was appended, or by recovery.
     checked_from: u64,
     /// Up to here, too: by reads, from the front on.
@@ -270,6 +298,8 @@ impl Segment {
             path,
             file,
             extent: RwLock::new(extent),
+            deferred: Mutex::default(),
+            writing: Mutex::default(),
             checked_from: PREAMBLE_BYTES,
             checked_to: AtomicU64::new(PREAMBLE_BYTES),
             indexed: Mutex::new(0),
@@ -352,6 +382,69 @@ impl Segment {
         &self.file
     }
 
+    /// Keeps batches in memory that lie at `position` once [`write_deferred`](Self::write_deferred) has brought them there.
+    pub(crate) fn defer(&self, mut position: u64, batches: Vec<StampedBatch>) {
+        let mut deferred = self.deferred.lock();
+        for batch in batches {
+            let length = batch.batch.len() as u64;
+            deferred.batches.push_back((position, batch));
+            position += length;
+        }
+    }
+
+    /// Writes the deferred batches to the file.
+    ///
+    /// # Errors
+    /// The system's; readers then find them where they were.
+    pub(crate) fn write_deferred(&self) -> io::Result<()> {
+        let _one = self.writing.lock();
+        let batches: Vec<(u64, StampedBatch)> = self.deferred.lock().batches.iter().cloned().collect();
+        let Some((position, _)) = batches.first() else { return Ok(()) };
+        let slices: Vec<IoSlice<'_>> = batches.iter().flat_map(|(_, batch)| batch.slices()).collect();
+        self.file.write_all_at(&slices, *position)?;
+        // They are in the file now: only then do they leave the memory.
+        self.deferred.lock().batches.drain(..batches.len());
+        Ok(())
+    }
+
+    /// Reads at `position`, from the file and from what is deferred; fewer bytes than asked only at the end.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        let in_file = {
+            let deferred = self.deferred.lock();
+            let first = deferred.batches.front().map_or(u64::MAX, |(first, _)| *first);
+            let end = position + buffer.len() as u64;
+            if first < end {
+                let from = deferred.batches.partition_point(|(at, batch)| at + batch.batch.len() as u64 <= position);
+                let mut filled = position;
+                for (at, batch) in deferred.batches.range(from..).take_while(|(at, _)| *at < end) {
+                    let mut at = *at;
+                    for slice in batch.slices() {
+                        filled = filled.max(copy_part(buffer, position, &slice, at));
+                        at += slice.len() as u64;
+                    }
+                }
+                if first <= position {
+                    return Ok((filled - position) as usize);
+                }
+                let below = (first - position) as usize;
+                // What lies before was in the file before the lock was let go.
+                Some((below, (filled - position) as usize))
+            } else {
+                None
+            }
+        };
+        match in_file {
+            None => self.file.read_at(buffer, position),
+            Some((below, total)) => match self.file.read_at(&mut buffer[..below], position)? {
+                read if read == below => Ok(total),
+                read => Ok(read),
+            },
+        }
+    }
+
     /// How far it reaches.
     pub fn extent(&self) -> RwLockReadGuard<'_, Extent> {
         self.extent.read()
@@ -361,6 +454,18 @@ impl Segment {
     pub fn note(&self, change: impl FnOnce(&mut Extent)) {
         change(&mut self.extent.write());
     }
+}
+
+/// Copies what a slice that lies at `at` has in common with a buffer that begins at `position`; returns where it ends.
+fn copy_part(buffer: &mut [u8], position: u64, slice: &[u8], at: u64) -> u64 {
+    let from = at.max(position);
+    let to = (at + slice.len() as u64).min(position + buffer.len() as u64);
+    if from < to {
+        let (target, source) = ((from - position) as usize, (from - at) as usize);
+        let length = (to - from) as usize;
+        buffer[target..target + length].copy_from_slice(&slice[source..source + length]);
+    }
+    to.max(position)
 }
 
 #[cfg(test)]

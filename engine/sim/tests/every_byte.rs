@@ -129,7 +129,7 @@ fn look(disk: &SimDisk) -> Seen {
             return seen;
         }
     };
-    seen.journal_damage = log.replayed().damaged;
+    seen.journal_damage = log.replayed().damaged + log.replayed().torn_bytes as usize;
     for n in 0..2 {
         seen.partitions.push(match log.open_partition(identity(n), PARTITION, Epoch(2)) {
             Ok(partition) => {

@@ -16,6 +16,7 @@
 //! - A failed sync poisons its partition and is never repeated; the journal frames it stood for stay owed for ever.
 
 use std::collections::{HashMap, VecDeque};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -28,6 +29,7 @@ use super::ring::Owed;
 use crate::checkpoint::{Checkpoint, Checkpoints};
 use crate::partition::Partition;
 use crate::segment::Segment;
+use crate::storage::descriptors::is_out_of_descriptors;
 
 /// A pause in appends after which everything is flushed and marked.
 const IDLE: Duration = Duration::from_millis(100);
@@ -189,12 +191,9 @@ impl Flusher {
     /// One tick: what is due is flushed. Returns whether anything was.
     pub(crate) fn tick(&self, idle: bool) -> bool {
         let _one = self.working.lock();
-        let mut any = false;
-        while let due @ [_, ..] = &self.due(idle)[..] {
-            self.flush(due);
-            any = true;
-        }
-        any
+        let due = self.due(idle);
+        self.flush(&due);
+        !due.is_empty()
     }
 
     /// Flushes everything of a lane that waits for a frame up to `sequence`.
@@ -294,6 +293,14 @@ impl Flusher {
         }
         let covered = one.segment.extent().clone();
         if one.unsynced > 0 {
+            match one.segment.write_deferred() {
+                Ok(()) => {}
+                Err(error) if is_not_now(&error) => return self.state.lock().give_back(one),
+                Err(error) => {
+                    one.partition.poison(format!("cannot write {}: {error}", one.segment.path().display()).into());
+                    return self.keep_frames(one);
+                }
+            }
             if let Err(error) = one.segment.file().sync_data() {
                 one.partition.poison(format!("cannot sync {}: {error}", one.segment.path().display()).into());
                 return self.keep_frames(one);
@@ -408,6 +415,20 @@ impl State {
         Some(taken)
     }
 
+    /// A segment that could not be flushed now.
+    fn give_back(&mut self, one: &Waiting) {
+        self.put_back(one, one.unindexed);
+        let waiting = self.waiting.get_mut(&key(&one.segment)).expect("just put back");
+        waiting.unsynced += one.unsynced;
+        self.unsynced_bytes += one.unsynced;
+        waiting.frames = match (one.frames, waiting.frames) {
+            (Some((first, last)), Some((_, later))) => Some((first, last.max(later))),
+            (older, newer) => older.or(newer),
+        };
+        waiting.ticket = waiting.ticket.min(one.ticket);
+        self.order.push_front((key(&one.segment), waiting.ticket));
+    }
+
     /// A segment that was synced but is not worth an index yet.
     fn put_back(&mut self, one: &Waiting, unindexed: u64) {
         let waiting = self.waiting.entry(key(&one.segment)).or_insert_with(|| Waiting {
@@ -435,6 +456,11 @@ impl State {
         });
         lanes.collect()
     }
+}
+
+/// Whether it may go better later: no room on the disk, no descriptor free.
+fn is_not_now(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::StorageFull || is_out_of_descriptors(error)
 }
 
 fn key(segment: &Arc<Segment>) -> usize {

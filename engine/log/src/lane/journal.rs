@@ -2,35 +2,27 @@
 //!
 //! A lane hands over groups of stamped batches, in order, and learns later what became of them. Offsets and epochs are
 //! assigned before durability and never changed by it. [`LocalJournal`] is the one built now: it writes to the partitions'
-//! own segment files, and then either syncs those or, since the cost is the number of syncs and hardly the bytes, writes
-//! the batches of many partitions once more into one file, the [`ring`](super::ring), and syncs that. Numbered objects
-//! in a store would stand here too; hence [`Outcome::Fenced`].
+//! own segment files and syncs those or, since the cost is the number of calls and syncs and hardly the bytes, writes the
+//! batches of many partitions into one file, the [`ring`](super::ring), and syncs that. They wait in memory, where readers
+//! find them, until the flusher writes them to their segments, many passes' worth at once. Numbered objects in a store
+//! would stand here too; hence [`Outcome::Fenced`].
 //!
 //! In one pass a partition goes one way only.
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
-use bytes::Bytes;
-use millstream_protocol::batch::HEADER_BYTES;
 use millstream_protocol::{Epoch, Offset};
 
 use super::flush::{Flusher, Safety, Written};
 use super::ring::{Entry, Ring, RingError};
 use crate::partition::Partition;
-use crate::segment::Segment;
+use crate::segment::{Segment, StampedBatch};
 use crate::storage::descriptors::is_out_of_descriptors;
 
 /// Names a group within its journal; rises with each one handed over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct GroupSeq(pub u64);
-
-/// A batch with its stamped header: the producer's bytes are shared, never copied.
-pub(crate) struct StampedBatch {
-    pub header: [u8; HEADER_BYTES],
-    /// The whole batch as it came; its first [`HEADER_BYTES`] are replaced by `header`.
-    pub batch: Bytes,
-}
 
 /// Batches of one partition that become durable, or fail, together.
 pub(crate) struct Group {
@@ -54,10 +46,7 @@ impl Group {
 
     /// Its bytes, in order.
     fn slices<'a>(&'a self, slices: &mut Vec<IoSlice<'a>>) {
-        for stamped in &self.batches {
-            slices.push(IoSlice::new(&stamped.header));
-            slices.push(IoSlice::new(&stamped.batch[HEADER_BYTES..]));
-        }
+        self.batches.iter().for_each(|batch| slices.extend(batch.slices()));
     }
 }
 
@@ -86,12 +75,13 @@ pub(crate) trait Journal: Send {
     fn poll(&mut self, outcomes: &mut Vec<(GroupSeq, Outcome)>);
 }
 
-/// Writes each group to its partition's segment; makes it durable there, or in the lane's ring of journal files.
+/// Writes each group to its partition's segment and syncs that; or, together with those of many partitions, to the lane's
+/// ring, from where the flusher brings it to its segment later.
 pub(crate) struct LocalJournal {
     lane: usize,
     flusher: Arc<Flusher>,
     ring: Ring,
-    written: Vec<(Group, Result<(), Outcome>)>,
+    groups: Vec<Group>,
 }
 
 /// A group of this many bytes is cheaper to sync in its segment than to write twice: writing them costs about what a sync
@@ -102,25 +92,23 @@ const DIRECT_GROUPS: usize = 1;
 
 impl LocalJournal {
     pub(crate) fn new(lane: usize, flusher: Arc<Flusher>, ring: Ring) -> Self {
-        Self { lane, flusher, ring, written: Vec::new() }
+        Self { lane, flusher, ring, groups: Vec::new() }
     }
 
     /// Which of the groups go through the ring.
-    fn is_ringed(&self) -> Vec<bool> {
-        let small = |(group, written): &(Group, Result<(), Outcome>)| {
-            group.sync && written.is_ok() && group.bytes() < DIRECT_BYTES
-        };
-        let count = self.written.iter().filter(|one| small(one)).count();
-        let bytes = self.written.iter().filter(|one| small(one)).map(|(group, _)| group.bytes()).sum();
+    fn choose_ringed(&self) -> Vec<bool> {
+        let is_small = |group: &Group| group.sync && group.bytes() < DIRECT_BYTES;
+        let small = self.groups.iter().filter(|group| is_small(group));
+        let (count, bytes) = small.fold((0, 0), |(count, bytes), group| (count + 1, bytes + group.bytes()));
         let pays = count > DIRECT_GROUPS && self.ring.can_hold(bytes, count);
-        self.written.iter().map(|one| pays && small(one)).collect()
+        self.groups.iter().map(|group| pays && is_small(group)).collect()
     }
 
-    /// Writes the groups into the ring as one frame; `None` if they must be synced in their segments after all.
+    /// Writes the groups into the ring as one frame; `None` if they must go to their segments at once after all.
     fn write_frame(&mut self, ringed: &[bool]) -> Option<Result<u64, String>> {
         let mut entries = Vec::new();
         let mut body = Vec::new();
-        for ((group, _), _) in self.written.iter().zip(ringed).filter(|(_, ringed)| **ringed) {
+        for (group, _) in self.groups.iter().zip(ringed).filter(|(_, ringed)| **ringed) {
             entries.push(Entry {
                 identity: group.partition.identity(),
                 base: group.segment.base(),
@@ -133,13 +121,19 @@ impl LocalJournal {
         if entries.is_empty() {
             return None;
         }
+        let mut waited_for = None;
         loop {
             match self.ring.write(&entries, &body, &self.flusher.owed(self.lane)) {
                 Ok(sequence) => return Some(Ok(sequence)),
                 Err(RingError::Failed(reason)) => return Some(Err(reason)),
                 Err(RingError::Unusable) => return None,
+                // Flushing did not help: the disk is full.
+                Err(RingError::Full(oldest)) if waited_for == Some(oldest) => return None,
                 // The flusher has not kept up: its work is done here.
-                Err(RingError::Full(oldest)) => self.flusher.flush_frames(self.lane, oldest),
+                Err(RingError::Full(oldest)) => {
+                    self.flusher.flush_frames(self.lane, oldest);
+                    waited_for = Some(oldest);
+                }
             }
         }
     }
@@ -147,36 +141,29 @@ impl LocalJournal {
 
 impl Journal for LocalJournal {
     fn submit(&mut self, groups: Vec<Group>) {
-        for group in groups {
-            let result = write(&group);
-            self.written.push((group, result));
-        }
+        self.groups.extend(groups);
     }
 
     fn poll(&mut self, outcomes: &mut Vec<(GroupSeq, Outcome)>) {
-        let ringed = self.is_ringed();
+        let ringed = self.choose_ringed();
         let frame = self.write_frame(&ringed);
-        let mut noted = Vec::with_capacity(self.written.len());
+        let mut noted = Vec::with_capacity(self.groups.len());
         // Each group touches its own file: a pass has at most one group per partition.
-        for ((group, written), ringed) in self.written.drain(..).zip(ringed) {
-            let result = match (written, &frame) {
-                (Err(outcome), _) => Err(outcome),
-                (Ok(()), _) if !group.sync => Ok(Safety::Cache),
-                (Ok(()), Some(Ok(sequence))) if ringed => Ok(Safety::Journal(*sequence)),
-                (Ok(()), Some(Err(reason))) if ringed => Err(Outcome::Failed(reason.clone())),
-                (Ok(()), _) => match group.segment.file().sync_data() {
-                    Ok(()) => Ok(Safety::Segment),
-                    Err(error) => {
-                        Err(Outcome::Failed(format!("cannot sync {}: {error}", group.segment.path().display())))
-                    }
-                },
+        for (group, ringed) in self.groups.drain(..).zip(ringed) {
+            let (seq, end, bytes) = (group.seq, group.end, group.bytes());
+            let (partition, segment) = (group.partition.clone(), group.segment.clone());
+            let done = match &frame {
+                Some(Ok(sequence)) if ringed => {
+                    segment.defer(group.position, group.batches);
+                    Ok(Safety::Journal(*sequence))
+                }
+                Some(Err(reason)) if ringed => Err(Outcome::Failed(reason.clone())),
+                _ => write_through(&group),
             };
-            let (seq, end) = (group.seq, group.end);
-            outcomes.push(match result {
+            outcomes.push(match done {
                 Err(outcome) => (seq, outcome),
                 Ok(safety) => {
-                    let bytes = group.bytes();
-                    noted.push(Written { partition: group.partition, segment: group.segment, bytes, safety, end });
+                    noted.push(Written { partition, segment, bytes, safety, end });
                     (seq, Outcome::Durable(end))
                 }
             });
@@ -188,11 +175,24 @@ impl Journal for LocalJournal {
     }
 }
 
+/// Writes a group to its segment, behind what waits there, and makes it durable if it must be.
+fn write_through(group: &Group) -> Result<Safety, Outcome> {
+    write(group)?;
+    if !group.sync {
+        return Ok(Safety::Cache);
+    }
+    match group.segment.file().sync_data() {
+        Ok(()) => Ok(Safety::Segment),
+        Err(error) => Err(Outcome::Failed(format!("cannot sync {}: {error}", group.segment.path().display()))),
+    }
+}
+
 fn write(group: &Group) -> Result<(), Outcome> {
     let mut slices = Vec::with_capacity(group.batches.len() * 2);
     group.slices(&mut slices);
     let file = group.segment.file();
-    let error = match file.write_all_at(&slices, group.position) {
+    let waiting = group.segment.write_deferred();
+    let error = match waiting.and_then(|()| file.write_all_at(&slices, group.position)) {
         Ok(()) => return Ok(()),
         Err(error) => error,
     };
@@ -205,7 +205,8 @@ fn write(group: &Group) -> Result<(), Outcome> {
     if error.kind() != io::ErrorKind::StorageFull {
         return Err(failed(&error));
     }
-    match file.set_len(group.position).and_then(|()| file.sync_data()) {
+    // What waits to be written stays in the ring; of the group nothing may stay.
+    match file.len().and_then(|length| file.set_len(length.min(group.position))).and_then(|()| file.sync_data()) {
         Ok(()) => Err(Outcome::NoRoom),
         Err(_) => Err(failed(&error)),
     }

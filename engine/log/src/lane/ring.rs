@@ -14,9 +14,13 @@
 //!  24     8  body length                32  4  CRC-32 of the body          36  4  entry count
 //!  40        table, an entry each: incarnation 8, stream 8, partition 4, kind 4, segment base 8, position 8,
 //!            end offset 8, length 8; then the body: the entries' batches as they lie in their segments
+//!            end mark behind the last frame, written with it and over by the next one:
+//!   0     4  magic "MSJE"                4  4  CRC-32 of journal id and the sequence before it
 //! ```
-//! A frame is written after its batches have gone, unsynced, to their segments. The files are used in turn; one is used
-//! again only once every segment that its frames touched has been synced (`flush` says so). One whose segments could not
+//! Without the mark a torn or damaged last frame could not be told from what an earlier turn has left there.
+//!
+//! The batches go to their segments later, from memory. The files are used in turn; one is used again only once every
+//! segment that its frames speak of has been written and synced (`flush` says so). One whose segments could not
 //! be synced is therefore kept until a recovery has replayed it, and another file takes its turn.
 //!
 //! Not here: when the journal is the cheaper way (`journal`), the replay (`recovery::replay`).
@@ -37,6 +41,8 @@ pub(crate) const ENTRY_BYTES: usize = 56;
 /// Entries of one frame at most: a pass has no more commands.
 pub(crate) const ENTRIES_MAX: usize = 1 << 16;
 pub(crate) const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"MSJF");
+/// Bytes of an end mark.
+pub(crate) const END_BYTES: usize = 8;
 const FILE_MAGIC: &[u8; 8] = b"MSTRJRNL";
 const VERSION: u32 = 1;
 /// Two take turns; each one that is kept for a recovery is replaced.
@@ -82,6 +88,14 @@ pub(crate) fn encode_file_header(lane: u32, id: u64) -> [u8; 32] {
 pub(crate) fn decode_file_header(bytes: &[u8]) -> Option<(u32, u64)> {
     let (lane, id) = (u32_at(bytes, 12)?, u64_at(bytes, 16)?);
     (bytes.get(..32)? == encode_file_header(lane, id)).then_some((lane, id))
+}
+
+/// What lies behind the frame of that sequence, as long as it is the last one.
+pub(crate) fn encode_end(id: u64, sequence: u64) -> [u8; END_BYTES] {
+    let mut out = [0; END_BYTES];
+    out[..4].copy_from_slice(b"MSJE");
+    out[4..].copy_from_slice(&frame_crc(id, &sequence.to_le_bytes()).to_le_bytes());
+    out
 }
 
 /// A frame's header and table.
@@ -227,7 +241,8 @@ impl Owed {
 /// Why a frame was not written.
 #[derive(Debug)]
 pub(crate) enum RingError {
-    /// It is larger than a file, or the ring has failed before: the segments must be synced themselves.
+    /// It is larger than a file, there is no room on the disk, or the ring has failed before: the batches must go to their
+    /// segments at once.
     Unusable,
     /// Every file is waiting for its segments' syncs, up to this sequence.
     Full(u64),
@@ -256,7 +271,7 @@ impl Ring {
     /// Whether a frame of that many batches' bytes and partitions can be written at all.
     pub(crate) fn can_hold(&self, bytes: u64, entries: usize) -> bool {
         let frame = bytes + (FRAME_HEADER_BYTES + entries * ENTRY_BYTES) as u64;
-        self.failed.is_none() && entries <= ENTRIES_MAX && FILE_HEADER_BYTES + frame <= self.file_bytes
+        self.failed.is_none() && entries <= ENTRIES_MAX && FILE_HEADER_BYTES + frame + END_BYTES as u64 <= self.file_bytes
     }
 
     /// Writes a frame and makes it durable; returns its sequence. What is still owed to segments is not written over.
@@ -277,12 +292,18 @@ impl Ring {
             entry_count: entries.len() as u32,
         };
         encode_frame(self.id, &header, entries, &mut self.table);
-        let mut slices = Vec::with_capacity(body.len() + 1);
+        let end = encode_end(self.id, header.sequence);
+        let mut slices = Vec::with_capacity(body.len() + 2);
         slices.push(IoSlice::new(&self.table));
         slices.extend_from_slice(body);
+        slices.push(IoSlice::new(&end));
         let current = &mut self.files[self.current];
-        let written = current.file.write_all_at(&slices, current.position).and_then(|()| current.file.sync_data());
-        if let Err(error) = written {
+        let written = current.file.write_all_at(&slices, current.position);
+        if written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::StorageFull) {
+            // A part of a frame is no frame: the next one is written over it.
+            return Err(RingError::Unusable);
+        }
+        if let Err(error) = written.and_then(|()| current.file.sync_data()) {
             let reason = format!("cannot write the journal of lane {}: {error}", self.lane);
             self.failed = Some(reason.clone());
             return Err(RingError::Failed(reason));
@@ -302,7 +323,7 @@ impl Ring {
 
     /// Sees to it that the current file has room for a frame, turning to another if need be.
     fn make_room(&mut self, frame: u64, owed: &Owed) -> Result<(), RingError> {
-        if self.files.get(self.current).is_some_and(|file| file.position + frame <= self.file_bytes) {
+        if self.files.get(self.current).is_some_and(|file| file.position + frame + END_BYTES as u64 <= self.file_bytes) {
             return Ok(());
         }
         if let Some(index) = self.files.iter().position(|file| !owed.keeps(file)) {
@@ -343,6 +364,7 @@ fn create(storage: &dyn Storage, dir: &Path, lane: u32, number: u32, id: u64) ->
     let file = storage.create(&path)?;
     let begun = file
         .write_all_at(&[IoSlice::new(&encode_file_header(lane, id))], 0)
+        .and_then(|()| file.write_all_at(&[IoSlice::new(&encode_end(id, 0))], FILE_HEADER_BYTES))
         .and_then(|()| file.sync_data())
         .and_then(|()| storage.sync_dir(dir));
     if begun.is_err() {

@@ -15,11 +15,11 @@ use std::sync::Arc;
 use millstream_protocol::Offset;
 use millstream_protocol::batch::{HEADER_BYTES, Stamp, stamp};
 
-use super::journal::{Group, GroupSeq, Journal, Outcome, StampedBatch};
+use super::journal::{Group, GroupSeq, Journal, Outcome};
 use super::{Append, AppendSink, Appended, Command};
 use crate::error::LogError;
 use crate::partition::{Partition, Tail};
-use crate::segment::BatchPlace;
+use crate::segment::{BatchPlace, StampedBatch};
 
 /// A lane without its thread.
 pub(crate) struct Lane {

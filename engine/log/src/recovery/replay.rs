@@ -13,18 +13,19 @@ use std::sync::Arc;
 use millstream_protocol::{Incarnation, Offset};
 use parking_lot::Mutex;
 
+use super::quarantine;
 use crate::checkpoint::Checkpoint;
 use crate::data_dir::DataDir;
 use crate::error::{Context, LogError};
 use crate::lane::ring::{
-    self, ENTRY_BYTES, Entry, FILE_HEADER_BYTES, FRAME_HEADER_BYTES, FRAME_MAGIC, decode_file_header,
-    decode_frame_header, decode_table,
+    self, END_BYTES, ENTRY_BYTES, Entry, FILE_HEADER_BYTES, FRAME_HEADER_BYTES, FRAME_MAGIC, decode_file_header,
+    decode_frame_header, decode_table, encode_end,
 };
 use crate::segment::{self, Kind};
 use crate::storage::{Access, Storage, StorageFile, read_exact_at};
 
 /// What a replay did.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Replayed {
     pub frames: usize,
     pub bytes: u64,
@@ -32,12 +33,16 @@ pub(crate) struct Replayed {
     pub bytes_read: u64,
     /// Frames that were durable once and are damaged.
     pub damaged: usize,
+    /// Bytes behind the last whole frame that are no frame: torn, or damaged since.
+    pub torn_bytes: u64,
     /// The newest journal id found anywhere.
     pub newest_id: u64,
     /// How far each partition is durable now.
     pub marks: HashMap<Incarnation, Offset>,
     /// The journal files: history, once a checkpoint with a new id is durable.
     pub files: Vec<PathBuf>,
+    /// The places of those bytes: file, from, to.
+    torn: Vec<(Arc<dyn StorageFile>, PathBuf, u64, u64)>,
 }
 
 /// A whole frame: where its body begins, and what is in it.
@@ -57,6 +62,13 @@ pub(crate) fn replay(
 ) -> Result<Replayed, LogError> {
     let (frames, mut replayed) = find_frames(storage, dir, checkpoint, Access::ReadWrite)?;
     write_back(storage, data, &frames, threads, &mut replayed)?;
+    for (file, path, from, to) in std::mem::take(&mut replayed.torn) {
+        if from < to {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let label = format!("{name}.{from}.cut");
+            quarantine::keep_bytes(storage, &data.quarantine(), &label, &*file, from, to)?;
+        }
+    }
     Ok(replayed)
 }
 
@@ -103,10 +115,9 @@ fn find_frames(
                 replayed.newest_id = replayed.newest_id.max(id);
                 files.push((lane, id, path, file, length));
             }
-            // It is made and synced before the first frame: without it there was none.
-            None if length < FILE_HEADER_BYTES => {}
             None => {
-                tracing::error!(file = %path.display(), "a journal file's header is damaged: its frames are not replayed");
+                tracing::error!(file = %path.display(), length,
+                    "a journal file's header is not whole: either it was just being made, or its frames are lost");
                 replayed.damaged += 1;
             }
         }
@@ -139,6 +150,7 @@ fn scan(
     let bytes = read_exact_at(&**file, 0, length as usize).context("read", path)?;
     replayed.bytes_read += length;
     let (mut at, mut last, mut gap) = (FILE_HEADER_BYTES as usize, 0, false);
+    let mut end = None;
     while at < bytes.len() {
         match frame_at(&bytes, at, id).filter(|(sequence, ..)| *sequence > last) {
             Some((sequence, known, entries, frame_length)) => {
@@ -147,6 +159,7 @@ fn scan(
                     tracing::error!(file = %path.display(), after = last, before = sequence,
                         "journal frames that were durable are damaged");
                     replayed.damaged += 1;
+                    end = None;
                 }
                 gap = false;
                 last = sequence;
@@ -159,6 +172,7 @@ fn scan(
             // Older frames lie behind the newest one: they have lower sequences, so the search passes over them.
             None => {
                 gap = true;
+                end.get_or_insert((at, last));
                 match memchr::memmem::find(&bytes[(at + 1).min(bytes.len())..], &FRAME_MAGIC.to_le_bytes()) {
                     Some(next) => at += 1 + next,
                     None => break,
@@ -166,7 +180,24 @@ fn scan(
             }
         }
     }
+    let (at, last) = end.unwrap_or((at.min(bytes.len()), last));
+    if bytes.get(at..at + END_BYTES) != Some(&encode_end(id, last)[..]) {
+        let torn = torn_length(&bytes[at..]);
+        replayed.torn_bytes += torn.max(1) as u64;
+        replayed.torn.push((file.clone(), path.to_owned(), at as u64, (at + torn) as u64));
+        tracing::warn!(file = %path.display(), after = last, "behind its last whole frame a journal has no end mark");
+    }
     Ok(())
+}
+
+/// How much of what is no frame may be one: as much as its header says, if that looks like one.
+fn torn_length(bytes: &[u8]) -> usize {
+    const UNKNOWN_BYTES: usize = 1 << 20;
+    let stated = decode_frame_header(bytes).map(|header| {
+        let table = FRAME_HEADER_BYTES + header.entry_count as usize * ENTRY_BYTES;
+        usize::try_from(header.body_length).unwrap_or(usize::MAX).saturating_add(table)
+    });
+    stated.unwrap_or(UNKNOWN_BYTES).min(bytes.len())
 }
 
 /// The whole frame at a place: sequence, known durable, entries, length.
