@@ -173,7 +173,7 @@ impl Broker {
                 return Err(error.into());
             }
         };
-        self.catalog.update(|catalog| catalog.step(input))?;
+        self.catalog.update(|catalog| catalog.step(input.clone()))?;
         let partitions = opened.into_iter().map(Ok).collect();
         let stream = Arc::new(Stream::new(id, name.to_owned(), config, now, incarnations, partitions));
         self.streams.write().insert(stream.clone());
@@ -234,7 +234,7 @@ impl Broker {
     pub fn create_lake(&self, config: LakeConfig) -> Result<Lake, BrokerError> {
         let _one = self.changing.lock();
         let name = config.name.clone();
-        self.catalog.update(|catalog| catalog.step(Input::CreateLake { config }))?;
+        self.catalog.update(|catalog| catalog.step(Input::CreateLake { config: config.clone() }))?;
         self.lake(&name)
     }
 

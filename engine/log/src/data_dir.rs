@@ -8,6 +8,7 @@
 //!     <base>.<generation>.log    segments     <base>.<generation>.index   a cache
 //!     state/                     the partition's state log: segments and <offset>.snapshot
 //! journal/<lane>-<number>.journal, <slot>.checkpoint
+//! reserve                    allocated and unused: room for state on a full disk
 //! quarantine/                what recovery cut off or did not understand: never deleted by us
 //! ```
 //! Names are made of numbers only: no client's string ever becomes a path.

@@ -47,6 +47,7 @@ mod checkpoint;
 mod clock;
 mod compaction;
 mod data_dir;
+mod disk_space;
 mod error;
 mod index;
 mod lane;

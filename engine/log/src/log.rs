@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use crate::checkpoint::{self, Checkpoint, Checkpoints};
 use crate::clock::{Clock, SystemClock};
 use crate::data_dir::{DataDir, parse_partition_dir_name, parse_stream_dir_name, partition_dir_name};
+use crate::disk_space::DiskSpace;
 use crate::error::{Context, LogError};
 use crate::lane::flush::{FlushThread, Flusher};
 use crate::lane::journal::LocalJournal;
@@ -35,6 +36,9 @@ pub struct LogConfig {
     /// (`written` streams included), and those no index covers; 64 KiB to 16 GiB, default 64 MiB a lane. A lane's journal
     /// files hold half of its share each.
     pub unsynced_bytes: u64,
+    /// Records are refused with `disk full` while the file system has fewer free bytes; 0: until a write fails. Default
+    /// (`None`): a twentieth of the file system, at most 1 GiB.
+    pub min_free_bytes: Option<u64>,
     /// Bytes of events after which a state log is snapshotted; default 1 MiB. Bounds what a start replays.
     pub snapshot_interval_bytes: u64,
 }
@@ -46,6 +50,7 @@ impl Default for LogConfig {
         Self {
             lanes,
             unsynced_bytes: lanes as u64 * (64 << 20),
+            min_free_bytes: None,
             index_interval_bytes: 256 << 10,
             state_segment_bytes: 4 << 20,
             snapshot_interval_bytes: 1 << 20,
@@ -103,6 +108,7 @@ pub(crate) struct Shared {
     pub pool: Arc<BufferPool>,
     pub quarantine: PathBuf,
     pub flusher: Arc<Flusher>,
+    pub space: Arc<DiskSpace>,
 }
 
 /// An open data directory. Dropping it ends the lanes after what they have in hand, and releases the lock.
@@ -155,18 +161,22 @@ impl Log {
             let ring = Ring::new(storage.clone(), dir.journal(), index as u32, journal_id, file_bytes);
             Lane::new(Box::new(LocalJournal::new(index, flusher.clone(), ring)))
         };
+        let space = Arc::new(DiskSpace::new(storage.clone(), dir.root().to_owned(), config.min_free_bytes));
+        space.look();
         let lanes = (0..lane_count).map(|index| match drive {
             Drive::Threads => LaneHandle::start(index, lane(index)),
             Drive::Caller => Ok(LaneHandle::stepped(lane(index))),
         });
         let lanes: Vec<LaneHandle> = lanes.collect::<Result<_, _>>().context("start a lane for", root)?;
         let flushing = match drive {
-            Drive::Threads => Some(FlushThread::start(flusher.clone()).context("start the flushing for", root)?),
+            Drive::Threads => {
+                Some(FlushThread::start(flusher.clone(), space.clone()).context("start the flushing for", root)?)
+            }
             Drive::Caller => None,
         };
         let senders = lanes.iter().map(LaneHandle::sender).collect();
         let quarantine = dir.quarantine();
-        let shared = Shared { storage, clock, config, pool: Arc::default(), quarantine, flusher };
+        let shared = Shared { storage, clock, config, pool: Arc::default(), quarantine, flusher, space };
         Ok(Self {
             shared: Arc::new(shared),
             lanes: Mutex::new(lanes),
@@ -191,6 +201,7 @@ impl Log {
     /// Does the background's work, where the caller drives it: flushes what is due or, when `idle`, everything, and then
     /// writes the marks.
     pub fn tick(&self, idle: bool) {
+        self.shared.space.look();
         self.shared.flusher.tick(idle);
         if idle {
             self.shared.flusher.write_marks();

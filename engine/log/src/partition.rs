@@ -215,14 +215,17 @@ impl Partition {
     /// gets the result, under `token`, on a lane's thread.
     ///
     /// # Errors
-    /// At once, and then `sink` is not called: [`LogError::ReadOnly`], [`LogError::Throttled`], [`LogError::Closed`],
-    /// [`LogError::Deleted`]. Through `sink`: also [`LogError::DiskFull`], [`LogError::DurabilityUnknown`].
+    /// At once, and then `sink` is not called: [`LogError::ReadOnly`], [`LogError::DiskFull`], [`LogError::Throttled`],
+    /// [`LogError::Closed`], [`LogError::Deleted`]. Through `sink`: also [`LogError::DurabilityUnknown`].
     pub fn append(self: &Arc<Self>, batch: BatchView, token: u64, sink: &Arc<dyn AppendSink>) -> Result<(), LogError> {
         if self.deleted.load(Ordering::Acquire) {
             return Err(LogError::Deleted);
         }
         if let Some(reason) = self.read_only_reason() {
             return Err(self.read_only_error(reason));
+        }
+        if self.identity.kind == Kind::Records && self.shared.space.is_low() {
+            return Err(LogError::DiskFull);
         }
         self.lane.append(Append { partition: self.clone(), batch, token, sink: sink.clone() })
     }

@@ -21,7 +21,7 @@ use std::io::{self, IoSlice};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use millstream_log::storage::{Access, Entry, Storage, StorageFile};
+use millstream_log::storage::{Access, Entry, Space, Storage, StorageFile};
 use parking_lot::Mutex;
 
 use crate::rng::Rng;
@@ -561,6 +561,13 @@ impl Storage for SimDisk {
         Ok(())
     }
 
+    fn space(&self, _: &Path) -> io::Result<Space> {
+        let mut state = self.0.lock();
+        state.call()?;
+        let capacity = state.nature.capacity.ok_or(io::ErrorKind::Unsupported)?;
+        Ok(Space { free: capacity.saturating_sub(state.used()), total: capacity })
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
         let mut state = self.0.lock();
         state.call()?;
@@ -714,6 +721,11 @@ impl StorageFile for Handle {
             self.file(state)?.set_len(length as usize);
             Ok(())
         })
+    }
+
+    fn allocate(&self, length: u64) -> io::Result<()> {
+        self.set_len(0)?;
+        self.write_all_at(&[IoSlice::new(&vec![0; length as usize])], 0)
     }
 
     fn evict(&self, position: u64) -> io::Result<()> {

@@ -5,7 +5,7 @@ use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
 
-use millstream_log::storage::{Access, Entry, Storage, StorageFile};
+use millstream_log::storage::{Access, Entry, Space, Storage, StorageFile};
 use parking_lot::Mutex;
 
 /// A bug.
@@ -86,6 +86,9 @@ impl Storage for Lying {
             _ => self.storage.sync_dir(path),
         }
     }
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        self.storage.space(path)
+    }
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
         self.storage.lock(path)
     }
@@ -115,6 +118,9 @@ impl StorageFile for LyingFile {
     }
     fn set_len(&self, length: u64) -> io::Result<()> {
         self.file.set_len(length)
+    }
+    fn allocate(&self, length: u64) -> io::Result<()> {
+        self.file.allocate(length)
     }
     fn evict(&self, position: u64) -> io::Result<()> {
         self.file.evict(position)

@@ -74,6 +74,7 @@ struct Options {
     operations: u64,
     faulty: bool,
     fills_up: bool,
+    min_free_bytes: Option<u64>,
 }
 
 impl Options {
@@ -87,6 +88,7 @@ impl Options {
             operations: 60 + rng.below(120),
             faulty: kind < 4,
             fills_up: kind == 4 || kind == 5,
+            min_free_bytes: [None, Some(0), Some(3_000)][rng.below(3) as usize],
         }
     }
 }
@@ -239,6 +241,7 @@ impl World {
             state_segment_bytes: 2_000,
             snapshot_interval_bytes: 500,
             unsynced_bytes: self.options.unsynced_bytes,
+            min_free_bytes: self.options.min_free_bytes,
         }
     }
 
@@ -264,6 +267,12 @@ impl World {
             let doomed = attempt < 3 && self.rng.one_in(4);
             let faulty = attempt < 3 && self.options.faulty && self.rng.one_in(3);
             self.set_faults(faulty);
+            let is_full = attempt < 2 && self.options.fills_up && self.rng.one_in(2);
+            if is_full {
+                let capacity = self.used() + self.rng.below(3_000);
+                self.disk.set_nature(|nature| nature.capacity = Some(capacity));
+                self.note(format!("capacity: {capacity}"));
+            }
             let faults = self.disk.faults();
             if doomed {
                 let call = self.disk.calls() + 1 + self.rng.below(120);
@@ -276,7 +285,7 @@ impl World {
             match opened {
                 Ok(()) if !died => break,
                 _ if died => {}
-                Err(_) if self.disk.faults() > faults => {}
+                Err(_) if self.disk.faults() > faults || is_full => {}
                 Ok(()) => {}
                 Err(error) => return Err(format!("the log does not open: {error}")),
             }
@@ -371,6 +380,10 @@ impl World {
         });
     }
 
+    fn used(&self) -> u64 {
+        self.disk.files(Path::new("/")).iter().map(|(_, length)| length).sum()
+    }
+
     fn change_nature(&mut self) {
         if self.options.faulty {
             let on = self.rng.one_in(2);
@@ -378,7 +391,7 @@ impl World {
             self.note(format!("faults: {on}"));
         }
         if self.options.fills_up {
-            let used: u64 = self.disk.files(Path::new("/")).iter().map(|(_, length)| length).sum();
+            let used = self.used();
             let capacity = self.rng.one_in(2).then(|| used + self.rng.below(6_000));
             self.disk.set_nature(|nature| nature.capacity = capacity);
             self.note(format!("capacity: {capacity:?}"));

@@ -27,6 +27,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::ring::Owed;
 use crate::checkpoint::{Checkpoint, Checkpoints};
+use crate::disk_space::DiskSpace;
 use crate::partition::Partition;
 use crate::segment::Segment;
 use crate::storage::descriptors::is_out_of_descriptors;
@@ -474,9 +475,10 @@ pub(crate) struct FlushThread {
 }
 
 impl FlushThread {
-    pub(crate) fn start(flusher: Arc<Flusher>) -> std::io::Result<Self> {
+    pub(crate) fn start(flusher: Arc<Flusher>, space: Arc<DiskSpace>) -> std::io::Result<Self> {
         let (stop, stopped) = bounded(0);
-        let thread = std::thread::Builder::new().name("flush".to_owned()).spawn(move || run(&flusher, &stopped))?;
+        let thread =
+            std::thread::Builder::new().name("flush".to_owned()).spawn(move || run(&flusher, &space, &stopped))?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
     }
 }
@@ -491,7 +493,7 @@ impl Drop for FlushThread {
 }
 
 /// Under load it looks every few milliseconds; the lanes need not wake it, since they flush for themselves at the limit.
-fn run(flusher: &Flusher, stopped: &Receiver<()>) {
+fn run(flusher: &Flusher, space: &DiskSpace, stopped: &Receiver<()>) {
     const LOOK: Duration = Duration::from_millis(5);
     let (mut quiet, mut unmarked) = (Duration::ZERO, Duration::ZERO);
     loop {
@@ -500,6 +502,7 @@ fn run(flusher: &Flusher, stopped: &Receiver<()>) {
             Err(RecvTimeoutError::Timeout) => {}
             Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
         }
+        space.look();
         let noted = std::mem::take(&mut flusher.lock_state().noted);
         quiet = if noted { Duration::ZERO } else { quiet + pause };
         unmarked += pause;

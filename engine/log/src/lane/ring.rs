@@ -271,7 +271,9 @@ impl Ring {
     /// Whether a frame of that many batches' bytes and partitions can be written at all.
     pub(crate) fn can_hold(&self, bytes: u64, entries: usize) -> bool {
         let frame = bytes + (FRAME_HEADER_BYTES + entries * ENTRY_BYTES) as u64;
-        self.failed.is_none() && entries <= ENTRIES_MAX && FILE_HEADER_BYTES + frame + END_BYTES as u64 <= self.file_bytes
+        self.failed.is_none()
+            && entries <= ENTRIES_MAX
+            && FILE_HEADER_BYTES + frame + END_BYTES as u64 <= self.file_bytes
     }
 
     /// Writes a frame and makes it durable; returns its sequence. What is still owed to segments is not written over.
@@ -323,7 +325,8 @@ impl Ring {
 
     /// Sees to it that the current file has room for a frame, turning to another if need be.
     fn make_room(&mut self, frame: u64, owed: &Owed) -> Result<(), RingError> {
-        if self.files.get(self.current).is_some_and(|file| file.position + frame + END_BYTES as u64 <= self.file_bytes) {
+        if self.files.get(self.current).is_some_and(|file| file.position + frame + END_BYTES as u64 <= self.file_bytes)
+        {
             return Ok(());
         }
         if let Some(index) = self.files.iter().position(|file| !owed.keeps(file)) {

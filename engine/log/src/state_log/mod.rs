@@ -61,6 +61,13 @@ pub struct StateLog<M: Machine> {
     inner: Mutex<Inner<M>>,
 }
 
+/// Why an update was not stored.
+enum Failed<E> {
+    /// There was no room; it was undone.
+    Full(LogError),
+    Other(E),
+}
+
 struct Inner<M> {
     machine: M,
     bytes_since_snapshot: u64,
@@ -93,21 +100,38 @@ impl<M: Machine> StateLog<M> {
     ///
     /// # Errors
     /// `decide`'s own; the log's. After [`LogError::DurabilityUnknown`] every later update fails until a restart.
-    pub fn update<E: From<LogError>>(&self, decide: impl FnOnce(&M) -> Result<Vec<M::Event>, E>) -> Result<(), E> {
+    pub fn update<E: From<LogError>>(&self, decide: impl Fn(&M) -> Result<Vec<M::Event>, E>) -> Result<(), E> {
         let _one = self.updating.lock();
+        match self.update_once(&decide) {
+            // State keeps working on a full disk: it is what frees it.
+            Err(Failed::Full(_)) if self.partition.shared().space.release() => self.update_once(&decide),
+            other => other,
+        }
+        .map_err(|failed| match failed {
+            Failed::Full(error) => error.into(),
+            Failed::Other(error) => error,
+        })
+    }
+
+    /// Called by the one update in hand.
+    fn update_once<E: From<LogError>>(
+        &self,
+        decide: &impl Fn(&M) -> Result<Vec<M::Event>, E>,
+    ) -> Result<(), Failed<E>> {
+        let other = |error: LogError| Failed::Other(error.into());
         let wait = {
             let mut inner = self.inner.lock();
             if let Some(error) = &inner.failed {
-                return Err(error.clone().into());
+                return Err(other(error.clone()));
             }
-            let events = decide(&inner.machine)?;
+            let events = decide(&inner.machine).map_err(Failed::Other)?;
             if events.is_empty() {
                 return Ok(());
             }
-            let batch = encode(events.iter().map(M::encode_event)).map_err(LogError::from)?;
+            let batch = encode(events.iter().map(M::encode_event)).map_err(|error| other(error.into()))?;
             let length = batch.bytes().len() as u64;
             let (sink, wait) = WaitSink::pair();
-            self.partition.append(batch, 0, &sink)?;
+            self.partition.append(batch, 0, &sink).map_err(other)?;
             events.iter().for_each(|event| inner.machine.apply(event));
             inner.bytes_since_snapshot += length;
             wait
@@ -128,7 +152,7 @@ impl<M: Machine> StateLog<M> {
                     Some(rebuilt) => *inner = rebuilt,
                     None => inner.failed = Some(error.clone()),
                 }
-                Err(error.into())
+                Err(if matches!(error, LogError::DiskFull) { Failed::Full(error) } else { other(error) })
             }
         }
     }

@@ -7,10 +7,10 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{Advice, FlockOperation};
+use rustix::fs::{Advice, FallocateFlags, FlockOperation};
 
 use super::descriptors::{Descriptors, HeldFile};
-use super::{Access, Entry, Storage, StorageFile};
+use super::{Access, Entry, Space, Storage, StorageFile};
 use crate::error::LogError;
 
 /// The most slices of one `pwritev` (Linux's `IOV_MAX`).
@@ -107,6 +107,11 @@ impl Storage for FileStorage {
         File::open(path)?.sync_all()
     }
 
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        let found = rustix::fs::statvfs(path)?;
+        Ok(Space { free: found.f_bavail * found.f_frsize, total: found.f_blocks * found.f_frsize })
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
@@ -168,6 +173,12 @@ impl StorageFile for HeldFile {
 
     fn set_len(&self, length: u64) -> io::Result<()> {
         self.file_to_write()?.set_len(length)
+    }
+
+    fn allocate(&self, length: u64) -> io::Result<()> {
+        let file = self.file_to_write()?;
+        file.set_len(0)?;
+        rustix::fs::fallocate(&*file, FallocateFlags::empty(), 0, length).map_err(io::Error::from)
     }
 
     fn evict(&self, position: u64) -> io::Result<()> {

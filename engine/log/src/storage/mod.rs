@@ -27,6 +27,15 @@ pub struct Entry {
     pub is_dir: bool,
 }
 
+/// Room in a file system, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// What may still be written.
+    pub free: u64,
+    /// All of it.
+    pub total: u64,
+}
+
 /// Whether a file may be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
@@ -86,6 +95,15 @@ pub trait Storage: Send + Sync + 'static {
     /// The system's.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 
+    /// How much room the file system of `path` has.
+    ///
+    /// # Errors
+    /// The system's; `Unsupported` where it does not say.
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        let _ = path;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Takes an exclusive lock, held until the guard is dropped or the process dies.
     ///
     /// # Errors
@@ -132,6 +150,12 @@ pub trait StorageFile: Send + Sync {
     /// # Errors
     /// The system's.
     fn set_len(&self, length: u64) -> io::Result<()>;
+
+    /// Makes the file `length` bytes long, with room for all of them.
+    ///
+    /// # Errors
+    /// The system's; the file may then have any length up to that.
+    fn allocate(&self, length: u64) -> io::Result<()>;
 
     /// Drops clean pages from `position` on from the cache, so that the next read meets the medium. Advice: a system
     /// without it does nothing.

@@ -92,6 +92,9 @@ impl StorageFile for FaultyFile {
     fn set_len(&self, length: u64) -> io::Result<()> {
         self.file.set_len(length)
     }
+    fn allocate(&self, length: u64) -> io::Result<()> {
+        self.file.allocate(length)
+    }
     fn evict(&self, position: u64) -> io::Result<()> {
         self.file.evict(position)
     }
