@@ -2,23 +2,34 @@
 //!
 //! # Promises
 //! An append is answered when the partition's [`Durability`] holds:
-//! - `Synced`: the batch is on the disk. It survives a crash of the process and loss of power, not loss of the disk.
-//! - `Written`: it is in the page cache. It survives a crash of the process.
+//! - `Synced`: the batch is on the disk, in its segment or in the lane's journal. It survives a crash of the process and loss
+//!   of power, not loss of the disk.
+//! - `Written`: it is in the page cache. It survives a crash of the process. A loss of power may take the end of the log: at
+//!   most [`LogConfig::unsynced_bytes`], and readers that had seen it are told (`log truncated`), by the epoch.
 //!
 //! Readers see nothing above the high watermark, which follows that same durability: what was read from a `Synced`
 //! partition does not vanish. Offsets count records, rise by one, and are never given out twice; compaction leaves gaps and
-//! moves nothing.
+//! moves nothing. A batch is there whole or not at all.
 //!
 //! # Fault by fault
-//! | fault | what happens |
-//! | --- | --- |
-//! | process killed, power lost | the next start reads the active segments from the medium, cuts a torn tail into `quarantine/`, and serves the rest |
-//! | a write, sync or rename fails | its partition is read-only until a restart; waiters get `durability unknown`; nothing is retried |
-//! | disk full | the batch is cut off again durably and refused with `disk full`; appends succeed as soon as there is room |
-//! | damage below what was known durable | a typed error names the offsets lost; both sides stay readable |
-//! | process killed, power lost in a compaction | of each segment the newest whole generation is served; what was compacted away stays away |
-//! | two processes on one directory | the second is refused |
-//! | the clock steps | append times never go back; a step above a minute is reported, not followed for an hour |
+//! | fault | what happens | shown by |
+//! | --- | --- | --- |
+//! | process killed, power lost | the next start replays the journals, reads what no index covers from the medium, cuts a torn tail into `quarantine/`, syncs, and only then serves | `millstream-sim`, `millstream-torture kill` |
+//! | a write, rename or `fdatasync` fails | its partition is read-only until a restart; waiters get `durability unknown`; nothing is retried, other partitions go on; the restart believes the medium, not the page cache | `tests/faults.rs`, `millstream-sim` |
+//! | the journal's sync fails | the same, for every partition of that pass | `millstream-sim` |
+//! | a segment's later sync fails | its partition is read-only; the journal files that hold its batches are kept until a start has replayed them | `millstream-sim` |
+//! | a read fails (EIO) | that read fails; nothing else | `millstream-sim` |
+//! | disk nearly full | records are refused with `disk full`; reads, deletions and state go on, out of a reserve if need be; appends resume by themselves | `millstream-sim` |
+//! | a write finds no room | the batch is cut off again durably and refused; appends succeed as soon as there is room | `tests/faults.rs`, `millstream-sim` |
+//! | damage below what was known durable | a typed error names the offsets lost; both sides stay readable; `verify` names the same | `millstream-sim/tests/every_byte.rs` |
+//! | damage to the last commit before a kill | like a torn write: cut, kept in quarantine, reported | the same |
+//! | process killed, power lost in a compaction | of each segment the newest whole generation is served; what was compacted away stays away | `tests/compaction.rs`, `millstream-sim` |
+//! | no descriptor is free | the append or read is refused (`throttled`) and nothing is poisoned | |
+//! | two processes on one directory | the second is refused | `data_dir` |
+//! | the clock steps | append times never go back; a step above a minute is reported, not followed for an hour | `clock` |
+//!
+//! Assumed of the disk: `fdatasync` that says OK tells the truth; bytes that were durable and have not been written since
+//! survive whatever happens to the rest of their sector.
 //!
 //! # Example
 //! ```

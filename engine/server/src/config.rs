@@ -165,6 +165,15 @@ settings! {
     /// Threads that write and sync the log; 0 takes as many as there are cores, at most 4.
     lanes: u32 = 0,
         unit "count", range "0 to 64", price "more than there are cores is slower", legal |n| (0..=64).contains(n);
+    /// Bytes that a crash leaves to be replayed or read, for each lane: those not yet synced into their segments and those
+    /// no index covers.
+    unsynced_size: ByteSize = ByteSize::mib(64),
+        unit "bytes", range "1 MiB to 16 GiB", price "time of a start after a crash, and as much memory while many partitions are written",
+        legal |size| (ByteSize::mib(1)..=ByteSize::gib(16)).contains(size);
+    /// Records are refused with `disk full` while the file system has less room; what frees it goes on.
+    min_free_space: Option<ByteSize> = None,
+        unit "bytes", range "0 to 1 TiB, or 'auto': a twentieth of the file system, at most 1 GiB", price "disk that records do not get",
+        legal |size| size.is_none_or(|size| size <= ByteSize::gib(1024));
     /// How often old segments, and those that are worth compacting, are looked for.
     retention_interval: Duration = Duration::from_secs(30),
         unit "time", range "100 ms to 24 h", price "disk kept longer", legal |t| within(t, 100, 86_400_000);

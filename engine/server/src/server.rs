@@ -69,6 +69,8 @@ impl Opened {
         if config.lanes > 0 {
             log.lanes = config.lanes as usize;
         }
+        log.unsynced_bytes = config.unsynced_size.0 * log.lanes as u64;
+        log.min_free_bytes = config.min_free_space.map(|size| size.0);
         let broker = Broker::open(BrokerConfig {
             data_dir: config.data_dir.clone(),
             log,

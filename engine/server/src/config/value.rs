@@ -52,6 +52,18 @@ impl Value for Option<SocketAddr> {
     }
 }
 
+impl Value for Option<ByteSize> {
+    fn read(value: &Toml) -> Result<Self, String> {
+        match value {
+            Toml::String(text) if text == "auto" => Ok(None),
+            value => ByteSize::read(value).map(Some),
+        }
+    }
+    fn write(&self) -> Toml {
+        self.as_ref().map_or_else(|| Toml::String("auto".into()), ByteSize::write)
+    }
+}
+
 impl Value for bool {
     fn read(value: &Toml) -> Result<Self, String> {
         match value {
