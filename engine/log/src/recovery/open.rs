@@ -238,7 +238,10 @@ fn open_active(
     }
     recovered.holes += extent.holes.len();
     report_holes(place.identity, &extent);
-    Ok(Some(segment(extent)))
+    let segment = segment(extent);
+    // What was read and synced need not be read again at the next start.
+    segment.write_index(place.storage, incarnation, &segment.extent());
+    Ok(Some(segment))
 }
 
 /// Whether the file is the segment that its name says. A damaged preamble is written again where a batch behind it,
