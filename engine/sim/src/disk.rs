@@ -419,7 +419,7 @@ impl File {
             while at < to {
                 let end = ((at / SECTOR + 1) * SECTOR).min(to);
                 match rng.below(50) {
-                    0 => (at..end).for_each(|i| found[i] = rng.next() as u8),
+                    0 => (at..end).for_each(|i| found[i] = rng.draw() as u8),
                     1..=4 => found[at..end].fill(0),
                     5..=25 => {}
                     _ => found[at..end].copy_from_slice(&self.cache[at..end]),

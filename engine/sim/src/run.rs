@@ -100,7 +100,7 @@ impl Options {
 pub fn run(seed: u64, bug: Option<Bug>) -> Result<Report, Box<Failure>> {
     let mut rng = Rng::new(seed);
     let options = Options::draw(&mut rng);
-    let disk = SimDisk::new(rng.next(), options.nature.clone());
+    let disk = SimDisk::new(rng.draw(), options.nature.clone());
     let mut world = World {
         storage: with_bug(Arc::new(disk.clone()), bug),
         disk,
@@ -408,7 +408,7 @@ impl World {
         let identity = Identity {
             stream: StreamId(self.next_stream),
             partition: PartitionId(self.rng.below(3) as u32),
-            incarnation: Incarnation(self.rng.next()),
+            incarnation: Incarnation(self.rng.draw()),
             kind: Kind::Records,
         };
         self.next_stream += 1;
@@ -541,7 +541,7 @@ impl World {
         }
         let index = self.rng.below(self.slots.len() as u64) as usize;
         let key = STATE_KEYS[self.rng.below(2) as usize];
-        let value = (!self.rng.one_in(5)).then(|| self.rng.next().to_le_bytes().repeat(1 + self.rng.below(8) as usize));
+        let value = (!self.rng.one_in(5)).then(|| self.rng.draw().to_le_bytes().repeat(1 + self.rng.below(8) as usize));
         let Some(partition) = self.slots[index].partition.clone() else { return Ok(()) };
         let put = partition.state_put(key, value.as_deref());
         self.collect_answers();

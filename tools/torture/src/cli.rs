@@ -54,7 +54,7 @@ pub struct Kill {
     /// Decides every choice that is not the clock's [default: a new one; the verdict names it]
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
-    /// The `millstream` program [default: the one beside this program]
+    /// The `millstream` program [default: the one beside this program; under `cargo run` it is built first]
     #[arg(long, value_name = "PATH")]
     pub server: Option<PathBuf>,
     /// Producers at one time
@@ -113,6 +113,13 @@ mod tests {
 
     use super::*;
 
+    fn kill_of(cli: Cli) -> Kill {
+        match cli.command {
+            Command::Kill(kill) => kill,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn the_definition_is_consistent() {
         Cli::command().debug_assert();
@@ -121,14 +128,14 @@ mod tests {
     #[test]
     fn the_command_to_repeat_a_run_means_that_run() {
         let given = "millstream-torture kill --cycles 7 --seed 9 --partitions 300 --streams 2 --durability written";
-        let Command::Kill(kill) = Cli::parse_from(given.split(' ')).command;
-        let Command::Kill(again) = Cli::parse_from(kill.again().split(' ')).command;
+        let kill = kill_of(Cli::parse_from(given.split(' ')));
+        let again = kill_of(Cli::parse_from(kill.again().split(' ')));
         assert_eq!(format!("{kill:?}"), format!("{again:?}"));
     }
 
     #[test]
     fn a_seed_that_was_not_given_is_made_up_once() {
-        let Command::Kill(mut kill) = Cli::parse_from(["millstream-torture", "kill"]).command;
+        let mut kill = kill_of(Cli::parse_from(["millstream-torture", "kill"]));
         kill.settle_seed();
         let seed = kill.seed();
         kill.settle_seed();

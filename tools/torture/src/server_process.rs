@@ -34,14 +34,39 @@ pub struct ServerProcess {
     data_dir: PathBuf,
 }
 
+/// Under `cargo run` the server is built as this program was, so that it is the tree's and not an older one.
+fn build_beside(this: &Path) -> Result<(), Failure> {
+    let (Some(cargo), Some(manifest_dir)) = (std::env::var_os("CARGO"), std::env::var_os("CARGO_MANIFEST_DIR")) else {
+        return Ok(());
+    };
+    let Some(profile_dir) = this.parent() else { return Ok(()) };
+    let mut build = std::process::Command::new(cargo);
+    build.args(["build", "--package", "millstream"]).current_dir(manifest_dir);
+    if profile_dir.ends_with("release") {
+        build.arg("--release");
+    }
+    if let Some(target_dir) = profile_dir.parent() {
+        build.arg("--target-dir").arg(target_dir);
+    }
+    match build.stdout(Stdio::null()).status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(Failure::CannotBegin(format!("the server does not build: {status}"))),
+        Err(error) => Err(Failure::CannotBegin(format!("the server cannot be built: {error}"))),
+    }
+}
+
 impl Program {
     /// The one asked for, or the one beside this program.
     pub fn find(asked: Option<&Path>) -> Result<Self, Failure> {
         let path = match asked {
             Some(path) => path.to_owned(),
-            None => std::env::current_exe()
-                .map_err(|error| Failure::CannotBegin(format!("this program does not know where it is: {error}")))?
-                .with_file_name("millstream"),
+            None => {
+                let this = std::env::current_exe().map_err(|error| {
+                    Failure::CannotBegin(format!("this program does not know where it is: {error}"))
+                })?;
+                build_beside(&this)?;
+                this.with_file_name("millstream")
+            }
         };
         if !path.is_file() {
             let text = format!(

@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 
 use super::Command;
 use super::step::Lane;
+use crate::error::LogError;
 
 /// A lane without a thread: commands gather until someone steps it.
 pub(crate) struct SteppedLane {
@@ -19,10 +20,13 @@ impl SteppedLane {
         Self { waiting: Mutex::default(), lane: Mutex::new(Some(lane)) }
     }
 
-    /// Adds a command; gives it back if the lane has been stopped.
-    pub(crate) fn push(&self, command: Command) -> Result<(), Command> {
+    /// Adds a command.
+    ///
+    /// # Errors
+    /// [`LogError::Closed`] if the lane has been stopped.
+    pub(crate) fn push(&self, command: Command) -> Result<(), LogError> {
         if self.lane.lock().is_none() {
-            return Err(command);
+            return Err(LogError::Closed);
         }
         self.waiting.lock().push_back(command);
         Ok(())

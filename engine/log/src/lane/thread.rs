@@ -42,7 +42,7 @@ impl LaneSender {
                 TrySendError::Full(_) => LogError::Throttled { waiting: LANE_QUEUE_MAX },
                 TrySendError::Disconnected(_) => LogError::Closed,
             }),
-            LaneSender::Stepped(lane) => lane.push(Command::Append(append)).map_err(|_| LogError::Closed),
+            LaneSender::Stepped(lane) => lane.push(Command::Append(append)),
         }
     }
 
@@ -50,7 +50,7 @@ impl LaneSender {
     pub(crate) fn send(&self, command: Command) -> Result<(), LogError> {
         match self {
             LaneSender::Thread(sender) => sender.send(command).map_err(|_| LogError::Closed),
-            LaneSender::Stepped(lane) => lane.push(command).map_err(|_| LogError::Closed),
+            LaneSender::Stepped(lane) => lane.push(command),
         }
     }
 
