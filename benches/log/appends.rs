@@ -76,6 +76,7 @@ impl Engine {
     pub fn append_each(&self, batch: &BatchView, count: u64, in_flight: usize) -> Result<f64, Error> {
         let (send, answers) = channel();
         let sink: Arc<dyn AppendSink> = Arc::new(Counting(Mutex::new(send)));
+        crate::settle();
         let start = Instant::now();
         let (mut sent, mut answered) = (0, 0);
         while answered < count {

@@ -11,6 +11,7 @@ use crate::Error;
 /// MB/s of writing `bytes` in blocks to a new file.
 pub fn written(path: &Path, block: &[u8], bytes: u64) -> Result<f64, Error> {
     let file = File::create(path)?;
+    crate::settle();
     let start = Instant::now();
     let mut position = 0;
     while position < bytes {
@@ -27,6 +28,7 @@ pub fn written(path: &Path, block: &[u8], bytes: u64) -> Result<f64, Error> {
 pub fn written_bounded(path: &Path, block: &[u8], bytes: u64, unsynced: u64) -> Result<f64, Error> {
     let file = File::create(path)?;
     let (written, synced, done) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+    crate::settle();
     let start = Instant::now();
     let elapsed = std::thread::scope(|scope| -> Result<_, Error> {
         let syncer = scope.spawn(|| {
@@ -64,6 +66,7 @@ pub fn written_bounded(path: &Path, block: &[u8], bytes: u64, unsynced: u64) -> 
 /// MB/s of writing blocks, each with its own `fdatasync`.
 pub fn synced(path: &Path, block: &[u8], bytes: u64) -> Result<f64, Error> {
     let file = File::create(path)?;
+    crate::settle();
     let start = Instant::now();
     let mut position = 0;
     while position < bytes {
@@ -85,6 +88,7 @@ pub fn read(path: &Path, chunk: usize) -> Result<f64, Error> {
     let mut memory = vec![0; chunk + PAGE];
     let at = memory.as_ptr().align_offset(PAGE).min(PAGE);
     let buffer = &mut memory[at..at + chunk];
+    crate::settle();
     let start = Instant::now();
     let mut position = 0;
     while position < length {

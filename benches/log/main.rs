@@ -42,6 +42,11 @@ fn main() -> Result<(), Error> {
     Ok(())
 }
 
+/// Lets the disk finish what the measurement before has left to it.
+fn settle() {
+    rustix::fs::sync();
+}
+
 fn run(settings: &Settings, dir: &Path) -> Result<Vec<Row>, Error> {
     let row = |name, unit, aim| Row::new(name, unit, Better::Higher, aim);
     let mut written_small = row("append written, 64 KiB / pwrite", "MB/s", None);

@@ -473,6 +473,41 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_deferred_is_read_as_if_it_were_in_the_file_and_then_is() {
+        use crate::storage::FileStorage;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.log");
+        let file = FileStorage::with_open_max(8).create(&path).unwrap();
+        file.write_all_at(&[IoSlice::new(&[9; 100])], 0).unwrap();
+        let segment = Segment::new(Offset(0), 0, path, file, Extent::empty(Offset(0), 1_000));
+        let batch = |byte: u8, length: usize| StampedBatch {
+            header: [byte; HEADER_BYTES],
+            batch: Bytes::from(vec![byte + 1; HEADER_BYTES + length]),
+        };
+        segment.defer(100, vec![batch(1, 40), batch(3, 0)]);
+        segment.defer(100 + 2 * HEADER_BYTES as u64 + 40, vec![batch(5, 7)]);
+        let mut expected = vec![9; 100];
+        for (byte, length) in [(1, 40), (3, 0), (5, 7)] {
+            expected.extend_from_slice(&[byte; HEADER_BYTES]);
+            expected.extend(std::iter::repeat_n(byte + 1, length));
+        }
+        let check = || {
+            for from in (0..expected.len() + 3).step_by(7) {
+                for length in [1, 50, 113, 600] {
+                    let mut buffer = vec![0; length];
+                    let read = segment.read_at(&mut buffer, from as u64).unwrap();
+                    let want = expected.get(from..).unwrap_or_default();
+                    assert_eq!(buffer[..read], want[..length.min(want.len())], "{from}, {length}");
+                }
+            }
+        };
+        check();
+        segment.write_deferred().unwrap();
+        assert_eq!(segment.file().len().unwrap(), expected.len() as u64);
+        check();
+    }
+
+    #[test]
     fn preambles_and_names_tell_segments_apart() {
         let identity = Identity {
             stream: StreamId(1),

@@ -161,6 +161,30 @@ impl Model {
         }
     }
 
+    /// Reads at one place, and holds what comes against what is known there.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn spot_check(&self, partition: &Partition, near: u64) -> Result<(), String> {
+        let (start, end) = (partition.log_start().0, partition.high_watermark().0);
+        if end < self.seen {
+            return Err(format!("high watermark {end} is below {}, which was seen", self.seen));
+        }
+        let from = near.clamp(start, end);
+        let Ok(mut chunk) = partition.read(Offset(from), 1_000) else { return Ok(()) };
+        let found = decode(&mut chunk.bytes, partition, Offset(from))?;
+        for (offset, value) in self.stored.range(from..chunk.next.0) {
+            match found.get(offset) {
+                Some(other) if other == value => {}
+                None if self.keys.is_some() => {}
+                other => {
+                    return Err(format!("offset {offset}: value {} was acknowledged, {other:?} is there", value.0));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// What is there and was not acknowledged must have been sent.
     fn adopt(&mut self, found: &Found) -> Result<(), String> {
         let mut last = None;
@@ -198,6 +222,24 @@ impl Model {
     }
 }
 
+/// The records from `from` on in a chunk.
+fn decode(bytes: &mut bytes::Bytes, partition: &Partition, from: Offset) -> Result<Found, String> {
+    let mut found = Found::new();
+    while !bytes.is_empty() {
+        let batch = BatchView::split_stored(bytes, partition.incarnation());
+        let batch = batch.map_err(|error| format!("a batch read behind {from}: {error}"))?;
+        let mut records = batch.records().map_err(|error| error.to_string())?;
+        while let Some(record) = records.next_with_offset() {
+            let (offset, record) = record.map_err(|error| error.to_string())?;
+            if offset >= from {
+                let value = record.value.ok_or_else(|| format!("offset {offset} has no value"))?;
+                found.insert(offset.0, parse(&value).ok_or_else(|| format!("offset {offset}: mixed bytes"))?);
+            }
+        }
+    }
+    Ok(found)
+}
+
 /// All records, and the ranges that are reported lost.
 fn read_all(partition: &Partition) -> Result<(Found, Vec<(u64, u64)>), String> {
     let (mut found, mut lost) = (Found::new(), Vec::new());
@@ -208,21 +250,7 @@ fn read_all(partition: &Partition) -> Result<(Found, Vec<(u64, u64)>), String> {
                 if chunk.next <= next {
                     return Err(format!("a read at {next} makes no progress"));
                 }
-                while !chunk.bytes.is_empty() {
-                    let batch = BatchView::split_stored(&mut chunk.bytes, partition.incarnation());
-                    let batch = batch.map_err(|error| format!("a batch read behind {next}: {error}"))?;
-                    let mut records = batch.records().map_err(|error| error.to_string())?;
-                    while let Some(record) = records.next_with_offset() {
-                        let (offset, record) = record.map_err(|error| error.to_string())?;
-                        if offset >= next {
-                            let value = record.value.ok_or_else(|| format!("offset {offset} has no value"))?;
-                            found.insert(
-                                offset.0,
-                                parse(&value).ok_or_else(|| format!("offset {offset}: mixed bytes"))?,
-                            );
-                        }
-                    }
-                }
+                found.extend(decode(&mut chunk.bytes, partition, next)?);
                 next = chunk.next;
             }
             Err(LogError::RecordsLost { from, resume }) => {

@@ -218,6 +218,7 @@ impl World {
                 let end = if self.rng.one_in(2) { End::Killed } else { End::PowerLost };
                 self.restart(end)?;
             }
+            self.spot_check()?;
         }
         // What a recovery serves must survive the next power loss.
         self.restart(End::PowerLost)?;
@@ -603,6 +604,21 @@ impl World {
     }
 
     // What must hold -------------------------------------------------------------------------------------------------
+
+    /// After every step: one partition is read at one place.
+    fn spot_check(&mut self) -> Result<(), String> {
+        self.take_answers()?;
+        if self.slots.is_empty() {
+            return Ok(());
+        }
+        let index = self.rng.below(self.slots.len() as u64) as usize;
+        let slot = &self.slots[index];
+        let near = self.rng.below(slot.model.end() + 1);
+        let Some(partition) = slot.partition.as_ref().filter(|partition| !partition.is_read_only()) else {
+            return Ok(());
+        };
+        slot.model.spot_check(partition, near).map_err(|what| format!("stream {}: {what}", slot.identity.stream))
+    }
 
     /// Everything is read and compared, on a disk that works.
     fn check_all(&mut self, restarted: Option<End>) -> Result<(), String> {

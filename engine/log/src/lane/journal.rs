@@ -84,9 +84,9 @@ pub(crate) struct LocalJournal {
     groups: Vec<Group>,
 }
 
-/// A group of this many bytes is cheaper to sync in its segment than to write twice: writing them costs about what a sync
-/// does.
-const DIRECT_BYTES: u64 = 512 << 10;
+/// A group of this many bytes goes to its segment at once: its sync costs about what writing it twice does, and the disk is
+/// what a stream of large batches waits for.
+const DIRECT_BYTES: u64 = 128 << 10;
 /// So is a pass of so few smaller ones: writing and syncing one more file costs a sync.
 const DIRECT_GROUPS: usize = 1;
 

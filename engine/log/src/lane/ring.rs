@@ -376,3 +376,77 @@ fn create(storage: &dyn Storage, dir: &Path, lane: u32, number: u32, id: u64) ->
     }
     begun.map(|()| file)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::FileStorage;
+
+    fn entry(partition: u32, length: u64) -> Entry {
+        let identity = Identity {
+            stream: StreamId(1),
+            partition: PartitionId(partition),
+            incarnation: Incarnation(70 + u64::from(partition)),
+            kind: Kind::Records,
+        };
+        Entry { identity, base: Offset(5), position: 64, end: Offset(9), length }
+    }
+
+    fn ring(dir: &Path, file_bytes: u64) -> Ring {
+        Ring::new(Arc::new(FileStorage::with_open_max(8)), dir.to_owned(), 0, 3, file_bytes)
+    }
+
+    fn names(dir: &Path) -> usize {
+        std::fs::read_dir(dir).unwrap().count()
+    }
+
+    #[test]
+    fn a_frames_table_comes_back_and_any_flipped_bit_is_noticed() {
+        let entries = [entry(0, 100), entry(1, 50)];
+        let header = FrameHeader { sequence: 8, durable: 7, body_length: 150, body_crc: 1, entry_count: 2 };
+        let mut bytes = Vec::new();
+        encode_frame(3, &header, &entries, &mut bytes);
+        let read = |bytes: &[u8], id| decode_frame_header(bytes).and_then(|header| decode_table(id, &header, bytes));
+        assert_eq!(read(&bytes, 3).as_deref(), Some(&entries[..]));
+        assert_eq!(read(&bytes, 4), None, "another start's");
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(read(&flipped, 3), None, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn files_take_turns_and_none_is_written_over_that_a_segment_still_waits_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ring = ring(dir.path(), 8 << 10);
+        let body = vec![7; 3_000];
+        let mut write = |owed: &Owed| ring.write(&[entry(0, 3_000)], &[IoSlice::new(&body)], owed);
+        let nothing = Owed::default();
+        // One frame fits into what the header leaves of a file.
+        assert_eq!(write(&nothing).unwrap(), 1);
+        assert_eq!(write(&nothing).unwrap(), 2);
+        assert_eq!(names(dir.path()), 1, "nothing waits: one file is enough");
+        assert_eq!(write(&Owed { from: Some(2), stuck: Vec::new() }).unwrap(), 3);
+        assert_eq!(names(dir.path()), 2);
+        assert!(matches!(write(&Owed { from: Some(2), stuck: Vec::new() }), Err(RingError::Full(2))));
+        assert_eq!(write(&Owed { from: Some(3), stuck: Vec::new() }).unwrap(), 4, "the file of frame 2 is free");
+        // Frames that no sync will ever cover: their file is kept, and another takes its turn.
+        let stuck = Owed { from: None, stuck: vec![(4, 4)] };
+        assert_eq!(write(&stuck).unwrap(), 5);
+        let stuck = Owed { from: Some(5), stuck: vec![(4, 4)] };
+        assert_eq!(write(&stuck).unwrap(), 6);
+        assert_eq!(names(dir.path()), 3);
+    }
+
+    #[test]
+    fn a_frame_that_no_file_holds_is_not_for_the_ring() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ring = ring(dir.path(), 8 << 10);
+        assert!(!ring.can_hold(8 << 10, 1));
+        let body = vec![7; 8 << 10];
+        let written = ring.write(&[entry(0, 8 << 10)], &[IoSlice::new(&body)], &Owed::default());
+        assert!(matches!(written, Err(RingError::Unusable)));
+        assert_eq!(names(dir.path()), 0, "no file before one is needed");
+    }
+}
