@@ -26,7 +26,7 @@
 //! | process killed, power lost in a compaction | of each segment the newest whole generation is served; what was compacted away stays away | `tests/compaction.rs`, `millstream-sim` |
 //! | no descriptor is free | the append or read is refused (`throttled`) and nothing is poisoned | |
 //! | two processes on one directory | the second is refused | `data_dir` |
-//! | the clock steps | append times never go back; a step above a minute is reported, not followed for an hour | `clock` |
+//! | the clock steps | append times never go back; a step above a minute is reported, not followed for an hour; at a start far ahead of the newest record nothing is deleted by age for an hour | `clock`, `retention` |
 //!
 //! Assumed of the disk: `fdatasync` that says OK tells the truth; bytes that were durable and have not been written since
 //! survive whatever happens to the rest of their sector.

@@ -25,7 +25,7 @@ use crate::lane::{Append, AppendSink, Appended, Command};
 use crate::log::Shared;
 use crate::read::{Chunk, Cursors, Found, find_time, read_segment};
 use crate::recovery::open::{Place, Recovered, create_segment, newest_append_time, open_segments};
-use crate::retention::{Reason, RetentionPolicy, SegmentFacts, plan_retention};
+use crate::retention::{Reason, RetentionPolicy, SegmentFacts, plan_retention, trusts_age};
 use crate::segment::{Extent, Identity, Kind, PREAMBLE_BYTES, Segment};
 use crate::state_log::StateLog;
 use crate::state_log::table::StateTable;
@@ -126,6 +126,8 @@ pub struct Partition {
     trimming: Mutex<()>,
     compactor: Compactor,
     recovered: Recovered,
+    /// The clock, and the newest record's append time, when it was opened.
+    opened: (Timestamp, Timestamp),
 }
 
 impl Partition {
@@ -176,14 +178,8 @@ impl Partition {
         };
         shared.flusher.set_mark(identity.incarnation, end);
         let bytes = segments.iter().map(|segment| segment.extent().end_position).sum();
-        let tail = Tail {
-            position,
-            next_offset: end,
-            last_append_time: newest_append_time(&segments),
-            epoch,
-            poison: None,
-            segment: active,
-        };
+        let newest = newest_append_time(&segments);
+        let tail = Tail { position, next_offset: end, last_append_time: newest, epoch, poison: None, segment: active };
         Ok(Arc::new(Self {
             shared: shared.clone(),
             identity,
@@ -208,6 +204,7 @@ impl Partition {
             trimming: Mutex::new(()),
             compactor: Compactor::default(),
             recovered,
+            opened: (shared.clock.append_time(), newest),
         }))
     }
 
@@ -390,17 +387,23 @@ impl Partition {
             return Ok(());
         }
         let now = self.shared.clock.append_time();
+        let mut policy = self.config.retention;
+        if policy.age_ms.is_some() && !trusts_age(self.opened.0, self.opened.1, now) {
+            tracing::debug!(stream = %self.identity.stream, partition = %self.identity.partition,
+                "the clock was far ahead of the newest record at the start: nothing is deleted by its age for an hour");
+            policy.age_ms = None;
+        }
         let active = self.segments.read().last().expect("at least one segment").clone();
         let (is_empty, last_append_time) = {
             let extent = active.extent();
             (extent.end == active.base(), extent.last_append_time)
         };
-        let age_limit = self.config.retention.age_ms.and_then(|limit| i64::try_from(limit).ok());
+        let age_limit = policy.age_ms.and_then(|limit| i64::try_from(limit).ok());
         if !is_empty && age_limit.is_some_and(|limit| now.0.saturating_sub(last_append_time.0) > limit) {
             self.lane.send(Command::Roll(self.clone()))?;
             self.lane.barrier()?;
         }
-        self.trim(now, self.config.retention)
+        self.trim(now, policy)
     }
 
     fn trim(self: &Arc<Self>, now: Timestamp, policy: RetentionPolicy) -> Result<(), LogError> {

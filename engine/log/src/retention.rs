@@ -12,6 +12,19 @@ const HELD_FACTOR: u64 = 4;
 /// How long beyond the age limit records are kept for a holder.
 const HELD_MS_MAX: u64 = 7 * 24 * 60 * 60 * 1_000;
 
+/// A start at which the clock is this far ahead of the newest record is doubted: the machine was off for long, or its clock
+/// is wrong.
+const DOUBTED_MS: i64 = 24 * 60 * 60 * 1_000;
+/// How long a doubted clock must stand before records are deleted by it.
+const STANDS_MS: i64 = 60 * 60 * 1_000;
+
+/// Whether records may be deleted by their age at `now`, in a process that began at `opened` with the newest record from
+/// `newest`. A clock that is years ahead at a start would else delete everything at once.
+pub(crate) fn trusts_age(opened: Timestamp, newest: Timestamp, now: Timestamp) -> bool {
+    let is_doubted = newest.0 > 0 && opened.0.saturating_sub(newest.0) > DOUBTED_MS;
+    !is_doubted || now.0.saturating_sub(opened.0) >= STANDS_MS
+}
+
 /// What retention knows of a sealed segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SegmentFacts {
@@ -104,6 +117,17 @@ mod tests {
         let policy = RetentionPolicy { age_ms: Some(7 * DAY as u64), bytes: None };
         assert_eq!(plan(policy, 0, None), vec![Reason::Age; 2], "day 3 is exactly seven days old: kept");
         assert_eq!(plan(RetentionPolicy::default(), 0, None), vec![]);
+    }
+
+    #[test]
+    fn a_clock_that_is_far_ahead_at_a_start_deletes_nothing_for_an_hour() {
+        let (newest, hour) = (Timestamp(100 * DAY), DAY / 24);
+        let trusts = |opened: i64, later: i64| trusts_age(Timestamp(opened), newest, Timestamp(opened + later));
+        assert!(trusts(100 * DAY + hour, 0), "an hour off");
+        assert!(!trusts(3_750 * DAY, 0) && !trusts(3_750 * DAY, hour - 1));
+        assert!(trusts(3_750 * DAY, hour), "it stands");
+        assert!(trusts(DAY, 0), "far behind, nothing is old");
+        assert!(trusts_age(Timestamp(100 * DAY), Timestamp(0), Timestamp(100 * DAY)), "an empty log");
     }
 
     #[test]
