@@ -5,7 +5,8 @@
 //! | --- | --- | --- |
 //! | append written | 1 KiB records in 64 KiB or 1 MiB batches, 8 in flight, `written`; a burst that fits the unsynced bytes | `pwrite` of the same bytes |
 //! | append written, sustained | eight times what may be unsynced | `pwrite`, and `fdatasync` on a second thread that keeps the same bound |
-//! | append synced | one batch in flight | `pwrite` and `fdatasync` |
+//! | append synced | 8 in flight: what waits is synced together | `pwrite` and `fdatasync` of each |
+//! | append synced, one in flight | the way to the lane and back is not hidden | the same |
 //! | read | 1 MiB at a time out of the page cache, headers checked | `pread` into one page-aligned buffer |
 //! | small durable appends | one 1 KiB record a batch, 1,024 in flight, over 1,000 partitions: a burst that the journal holds | the product's own rate to 1 partition |
 //! | the same, sustained | as fast as the disk takes the journal's laps and 1,000 files' ends | the same |
@@ -19,6 +20,7 @@ use std::path::Path;
 use millstream_benches::ratio::{Better, Row, json, table};
 use millstream_benches::settings::Settings;
 use millstream_log::Durability;
+use millstream_protocol::batch::BatchView;
 
 use appends::{Engine, batch};
 
@@ -54,6 +56,7 @@ fn run(settings: &Settings, dir: &Path) -> Result<Vec<Row>, Error> {
     let mut sustained = row("append written, 1 MiB, sustained / the same bound", "MB/s", None);
     let mut synced_small = row("append synced, 64 KiB / pwrite, fdatasync", "MB/s", None);
     let mut synced_large = row("append synced, 1 MiB / pwrite, fdatasync", "MB/s", Some(0.9));
+    let mut synced_alone = row("append synced, 1 MiB, one in flight / the same", "MB/s", None);
     let mut read = row("read, 1 MiB / pread", "MB/s", Some(0.9));
     let mut many = row("small durable appends, 1,000 partitions / 1", "1/s", Some(0.5));
     let mut long_run = row("the same, sustained / 1", "1/s", None);
@@ -76,11 +79,15 @@ fn run(settings: &Settings, dir: &Path) -> Result<Vec<Row>, Error> {
             || bare::written_bounded(&dir.join("bare"), large.bytes(), long, UNSYNCED_BYTES),
             || Engine::open(dir, UNSYNCED_BYTES, 1, Durability::Written)?.append(&large, long, IN_FLIGHT),
         )?;
-        for (row, batch) in [(&mut synced_small, &small), (&mut synced_large, &large)] {
-            row.round(
-                || bare::synced(&dir.join("bare"), batch.bytes(), synced_bytes),
-                || Engine::open(dir, UNSYNCED_BYTES, 1, Durability::Synced)?.append(batch, synced_bytes, 1),
-            )?;
+        let synced = |batch: &BatchView, in_flight| {
+            Engine::open(dir, UNSYNCED_BYTES, 1, Durability::Synced)?.append(batch, synced_bytes, in_flight)
+        };
+        for (row, batch, in_flight) in [
+            (&mut synced_small, &small, IN_FLIGHT),
+            (&mut synced_large, &large, IN_FLIGHT),
+            (&mut synced_alone, &large, 1),
+        ] {
+            row.round(|| bare::synced(&dir.join("bare"), batch.bytes(), synced_bytes), || synced(batch, in_flight))?;
         }
         let engine = Engine::open(dir, UNSYNCED_BYTES, 1, Durability::Written)?;
         engine.append(&large, settings.bytes / 2, IN_FLIGHT)?;
@@ -97,5 +104,16 @@ fn run(settings: &Settings, dir: &Path) -> Result<Vec<Row>, Error> {
         // Nothing fits into a journal of no bytes.
         direct.round(|| appends(UNSYNCED_BYTES, 1, few), || appends(0, PARTITIONS, few / 8))?;
     }
-    Ok(vec![written_small, written_large, sustained, synced_small, synced_large, read, many, long_run, direct])
+    Ok(vec![
+        written_small,
+        written_large,
+        sustained,
+        synced_small,
+        synced_large,
+        synced_alone,
+        read,
+        many,
+        long_run,
+        direct,
+    ])
 }
