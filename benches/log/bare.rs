@@ -10,12 +10,27 @@ use crate::Error;
 
 /// MB/s of writing `bytes` in blocks to a new file.
 pub fn written(path: &Path, block: &[u8], bytes: u64) -> Result<f64, Error> {
+    appended(path, block, bytes, |_| Ok(()))
+}
+
+/// The same, each block with its own `fdatasync`.
+pub fn synced(path: &Path, block: &[u8], bytes: u64) -> Result<f64, Error> {
+    appended(path, block, bytes, File::sync_data)
+}
+
+fn appended(
+    path: &Path,
+    block: &[u8],
+    bytes: u64,
+    after_each: impl Fn(&File) -> std::io::Result<()>,
+) -> Result<f64, Error> {
     let file = File::create(path)?;
     crate::settle();
     let start = Instant::now();
     let mut position = 0;
     while position < bytes {
         file.write_all_at(block, position)?;
+        after_each(&file)?;
         position += block.len() as u64;
     }
     let rate = position as f64 / 1e6 / start.elapsed().as_secs_f64();
@@ -24,7 +39,7 @@ pub fn written(path: &Path, block: &[u8], bytes: u64) -> Result<f64, Error> {
     Ok(rate)
 }
 
-/// The same, with never more than `unsynced` bytes that a second thread has not synced.
+/// As [`written`], with never more than `unsynced` bytes that a second thread has not synced.
 pub fn written_bounded(path: &Path, block: &[u8], bytes: u64, unsynced: u64) -> Result<f64, Error> {
     let file = File::create(path)?;
     let (written, synced, done) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
@@ -58,23 +73,6 @@ pub fn written_bounded(path: &Path, block: &[u8], bytes: u64, unsynced: u64) -> 
         Ok(elapsed)
     })?;
     let rate = written.into_inner() as f64 / 1e6 / elapsed.as_secs_f64();
-    drop(file);
-    std::fs::remove_file(path)?;
-    Ok(rate)
-}
-
-/// MB/s of writing blocks, each with its own `fdatasync`.
-pub fn synced(path: &Path, block: &[u8], bytes: u64) -> Result<f64, Error> {
-    let file = File::create(path)?;
-    crate::settle();
-    let start = Instant::now();
-    let mut position = 0;
-    while position < bytes {
-        file.write_all_at(block, position)?;
-        file.sync_data()?;
-        position += block.len() as u64;
-    }
-    let rate = position as f64 / 1e6 / start.elapsed().as_secs_f64();
     drop(file);
     std::fs::remove_file(path)?;
     Ok(rate)

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use millstream_protocol::{Incarnation, Offset};
 
 use crate::error::{Context, LogError};
+use crate::little_endian::{u32_at, u64_at};
 use crate::storage::{Access, Storage, read_exact_at, write_atomically};
 
 const MAGIC: &[u8; 8] = b"MSTRCKPT";
@@ -144,8 +145,7 @@ fn encode(count: u64, checkpoint: &Checkpoint) -> Vec<u8> {
 }
 
 fn decode(bytes: &[u8]) -> Option<(u64, Checkpoint)> {
-    let u32_at = |at: usize| bytes.get(at..)?.first_chunk().map(|b| u32::from_le_bytes(*b));
-    let u64_at = |at: usize| bytes.get(at..)?.first_chunk().map(|b| u64::from_le_bytes(*b));
+    let (u32_at, u64_at) = (|at| u32_at(bytes, at), |at| u64_at(bytes, at));
     let (covered, marks) = (u32_at(32)? as usize, u32_at(36)? as usize);
     if &bytes[..8] != MAGIC || u32_at(8)? != VERSION || bytes.len() != HEADER_BYTES + (covered + marks) * ENTRY_BYTES {
         return None;

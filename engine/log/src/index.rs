@@ -20,6 +20,7 @@ use std::path::Path;
 
 use millstream_protocol::{Epoch, Incarnation, Offset, Timestamp};
 
+use crate::little_endian::{u32_at, u64_at};
 use crate::segment::Extent;
 use crate::storage::{Access, Storage, read_exact_at};
 
@@ -149,8 +150,7 @@ pub fn read(
 
 /// Reads an index file back; `None` if it is damaged or another segment's.
 pub fn decode(bytes: &[u8], incarnation: Incarnation, base: Offset, generation: u32, interval: u64) -> Option<Extent> {
-    let u32_at = |at: usize| bytes.get(at..)?.first_chunk().map(|b| u32::from_le_bytes(*b));
-    let u64_at = |at: usize| bytes.get(at..)?.first_chunk().map(|b| u64::from_le_bytes(*b));
+    let (u32_at, u64_at) = (|at| u32_at(bytes, at), |at| u64_at(bytes, at));
     if bytes.len() < HEADER_BYTES || &bytes[..8] != MAGIC {
         return None;
     }

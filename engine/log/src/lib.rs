@@ -62,6 +62,7 @@ mod disk_space;
 mod error;
 mod index;
 mod lane;
+mod little_endian;
 mod log;
 mod partition;
 mod read;

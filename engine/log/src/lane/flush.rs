@@ -29,6 +29,7 @@ use super::ring::Owed;
 use crate::checkpoint::{Checkpoint, Checkpoints};
 use crate::disk_space::DiskSpace;
 use crate::partition::Partition;
+use crate::recovery::in_parallel;
 use crate::segment::Segment;
 use crate::storage::descriptors::is_out_of_descriptors;
 
@@ -158,9 +159,7 @@ impl Flusher {
     /// What the lane's journal must keep.
     pub(crate) fn owed(&self, lane: usize) -> Owed {
         let state = self.state.lock();
-        let waiting = state.waiting.values().filter(|w| w.lane == lane).filter_map(|w| Some(w.frames?.0));
-        let in_hand = state.in_hand.iter().filter(|(of, _)| *of == lane).map(|(_, first)| *first);
-        Owed { from: waiting.chain(in_hand).min(), stuck: state.stuck.get(&lane).cloned().unwrap_or_default() }
+        Owed { from: state.oldest_frame(lane), stuck: state.stuck.get(&lane).cloned().unwrap_or_default() }
     }
 
     /// Whether the lane itself must flush before it writes on.
@@ -189,12 +188,10 @@ impl Flusher {
         drop(self.working.lock());
     }
 
-    /// One tick: what is due is flushed. Returns whether anything was.
-    pub(crate) fn tick(&self, idle: bool) -> bool {
+    /// One tick: what is due is flushed.
+    pub(crate) fn tick(&self, idle: bool) {
         let _one = self.working.lock();
-        let due = self.due(idle);
-        self.flush(&due);
-        !due.is_empty()
+        self.flush(&self.due(idle));
     }
 
     /// Flushes everything of a lane that waits for a frame up to `sequence`.
@@ -274,17 +271,7 @@ impl Flusher {
 
     /// Makes segments catch up. The caller holds `working`.
     fn flush(&self, due: &[Waiting]) {
-        if self.threads == 1 || due.len() <= self.threads {
-            due.iter().for_each(|one| self.flush_one(one));
-        } else {
-            // Syncs of different files wait for the same disk: together they take hardly longer than one.
-            let share = due.len().div_ceil(self.threads);
-            std::thread::scope(|scope| {
-                for part in due.chunks(share) {
-                    scope.spawn(move || part.iter().for_each(|one| self.flush_one(one)));
-                }
-            });
-        }
+        in_parallel(self.threads, due, |one| self.flush_one(one));
         self.state.lock().in_hand.clear();
     }
 
@@ -446,13 +433,18 @@ impl State {
         self.unindexed_bytes += unindexed;
     }
 
+    /// The oldest frame of a lane that a segment's sync still waits for.
+    fn oldest_frame(&self, lane: usize) -> Option<u64> {
+        let waiting = self.waiting.values().filter(|w| w.lane == lane).filter_map(|w| Some(w.frames?.0));
+        let in_hand = self.in_hand.iter().filter(|(of, _)| *of == lane).map(|(_, first)| *first);
+        waiting.chain(in_hand).min()
+    }
+
     /// For each lane the sequence up to which no frame need be replayed.
     fn covered(&self) -> Vec<(u32, u64)> {
         let lanes = self.journal.iter().map(|(lane, (last, _))| {
-            let waiting = self.waiting.values().filter(|w| w.lane == *lane).filter_map(|w| Some(w.frames?.0));
-            let in_hand = self.in_hand.iter().filter(|(of, _)| of == lane).map(|(_, first)| *first);
             let stuck = self.stuck.get(lane).into_iter().flatten().map(|(first, _)| *first);
-            let owed = waiting.chain(in_hand).chain(stuck).min();
+            let owed = self.oldest_frame(*lane).into_iter().chain(stuck).min();
             (*lane as u32, owed.map_or(*last, |first| first - 1))
         });
         lanes.collect()

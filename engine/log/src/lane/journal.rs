@@ -123,7 +123,7 @@ impl LocalJournal {
         }
         let mut waited_for = None;
         loop {
-            match self.ring.write(&entries, &body, &self.flusher.owed(self.lane)) {
+            match self.ring.write(&entries, &body, || self.flusher.owed(self.lane)) {
                 Ok(sequence) => return Some(Ok(sequence)),
                 Err(RingError::Failed(reason)) => return Some(Err(reason)),
                 Err(RingError::Unusable) => return None,

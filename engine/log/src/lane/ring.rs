@@ -31,6 +31,7 @@ use std::sync::Arc;
 
 use millstream_protocol::{Incarnation, Offset, PartitionId, StreamId};
 
+use crate::little_endian::{u32_at, u64_at};
 use crate::segment::{Identity, Kind};
 use crate::storage::{Storage, StorageFile};
 
@@ -174,14 +175,6 @@ fn frame_crc(id: u64, bytes: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..)?.first_chunk().map(|b| u32::from_le_bytes(*b))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    bytes.get(at..)?.first_chunk().map(|b| u64::from_le_bytes(*b))
-}
-
 /// A journal file's name.
 pub(crate) fn file_name(lane: u32, number: u32) -> String {
     format!("{lane:03}-{number:03}.journal")
@@ -276,8 +269,14 @@ impl Ring {
             && FILE_HEADER_BYTES + frame + END_BYTES as u64 <= self.file_bytes
     }
 
-    /// Writes a frame and makes it durable; returns its sequence. What is still owed to segments is not written over.
-    pub(crate) fn write(&mut self, entries: &[Entry], body: &[IoSlice<'_>], owed: &Owed) -> Result<u64, RingError> {
+    /// Writes a frame and makes it durable; returns its sequence. What is still owed to segments is not written
+    /// over; it is asked for only when a file has no room left.
+    pub(crate) fn write(
+        &mut self,
+        entries: &[Entry],
+        body: &[IoSlice<'_>],
+        owed: impl FnOnce() -> Owed,
+    ) -> Result<u64, RingError> {
         let body_length: u64 = entries.iter().map(|entry| entry.length).sum();
         if !self.can_hold(body_length, entries.len()) {
             return Err(RingError::Unusable);
@@ -324,11 +323,12 @@ impl Ring {
     }
 
     /// Sees to it that the current file has room for a frame, turning to another if need be.
-    fn make_room(&mut self, frame: u64, owed: &Owed) -> Result<(), RingError> {
+    fn make_room(&mut self, frame: u64, owed: impl FnOnce() -> Owed) -> Result<(), RingError> {
         if self.files.get(self.current).is_some_and(|file| file.position + frame + END_BYTES as u64 <= self.file_bytes)
         {
             return Ok(());
         }
+        let owed = owed();
         if let Some(index) = self.files.iter().position(|file| !owed.keeps(file)) {
             // What it holds has a lower sequence than what comes: a reader tells them apart by that.
             let file = &mut self.files[index];
@@ -421,7 +421,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut ring = ring(dir.path(), 8 << 10);
         let body = vec![7; 3_000];
-        let mut write = |owed: &Owed| ring.write(&[entry(0, 3_000)], &[IoSlice::new(&body)], owed);
+        let mut write = |owed: &Owed| ring.write(&[entry(0, 3_000)], &[IoSlice::new(&body)], || owed.clone());
         let nothing = Owed::default();
         // One frame fits into what the header leaves of a file.
         assert_eq!(write(&nothing).unwrap(), 1);
@@ -445,7 +445,7 @@ mod tests {
         let mut ring = ring(dir.path(), 8 << 10);
         assert!(!ring.can_hold(8 << 10, 1));
         let body = vec![7; 8 << 10];
-        let written = ring.write(&[entry(0, 8 << 10)], &[IoSlice::new(&body)], &Owed::default());
+        let written = ring.write(&[entry(0, 8 << 10)], &[IoSlice::new(&body)], Owed::default);
         assert!(matches!(written, Err(RingError::Unusable)));
         assert_eq!(names(dir.path()), 0, "no file before one is needed");
     }
