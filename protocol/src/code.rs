@@ -103,6 +103,12 @@ codes! {
     Unsupported = 117, "unsupported";
     /// A record without a key for a compacted stream.
     KeyRequired = 118, "key required";
+    /// No consumer group has that name.
+    UnknownGroup = 119, "unknown group";
+    /// The group has members: what was asked for needs it empty.
+    GroupNotEmpty = 120, "group not empty";
+    /// A commit above the partition's high watermark.
+    CommitPastEnd = 121, "commit past the end";
 
     /// The disk is full: appends are refused, reads go on.
     DiskFull = 201, "disk full";
@@ -116,6 +122,8 @@ codes! {
     ReadOnly = 205, "read only";
     /// The lake's store does not answer or refuses; the lake goes on trying.
     LakeUnavailable = 206, "lake unavailable";
+    /// A partition remembers as many dedup ids as it may: it takes new ones as old ones leave the window.
+    DedupWindowFull = 207, "dedup window full";
 
     /// The offset is below the log start or above the end; the answer names both.
     OffsetOutOfRange = 301, "offset out of range";
@@ -127,11 +135,21 @@ codes! {
     NotOwner = 304, "not owner";
     /// The stream was deleted (and perhaps made again): look it up anew.
     StreamDeleted = 305, "stream deleted";
+    /// The group has no such member (any more): join again.
+    UnknownMember = 306, "unknown member";
+    /// The partition is not held under this assignment epoch: it has moved to another member.
+    StaleEpoch = 307, "stale member epoch";
+    /// A batch's sequence lies beyond the next one of its producer: something before it is missing.
+    OutOfOrderSequence = 308, "out of order sequence";
+    /// Records of the batch have dedup ids that are known: resolve them, send the rest.
+    Duplicates = 309, "duplicates";
 
     /// The disk failed under the request: it may or may not be stored.
     DurabilityUnknown = 401, "durability unknown";
     /// The connection was lost before the answer came.
     ConnectionLost = 402, "connection lost";
+    /// The server does not remember the producer, or not as far back as the batch: whether it was stored is not known.
+    UnknownProducer = 403, "unknown producer";
 
     /// Stored records are damaged; the answer names the offsets lost.
     RecordsLost = 501, "records lost";
@@ -161,7 +179,11 @@ impl Code {
     /// know are [`Outcome::Indefinite`].
     pub const fn outcome(self) -> Outcome {
         match self {
-            Code::TimedOut | Code::DurabilityUnknown | Code::ConnectionLost | Code::Internal => Outcome::Indefinite,
+            Code::TimedOut
+            | Code::DurabilityUnknown
+            | Code::ConnectionLost
+            | Code::UnknownProducer
+            | Code::Internal => Outcome::Indefinite,
             Code::UnknownStream
             | Code::IllegalName
             | Code::RecordTooLarge
@@ -190,6 +212,14 @@ impl Code {
             | Code::Fenced
             | Code::NotOwner
             | Code::StreamDeleted
+            | Code::UnknownGroup
+            | Code::GroupNotEmpty
+            | Code::CommitPastEnd
+            | Code::DedupWindowFull
+            | Code::UnknownMember
+            | Code::StaleEpoch
+            | Code::OutOfOrderSequence
+            | Code::Duplicates
             | Code::RecordsLost => Outcome::Definite,
         }
     }
@@ -223,7 +253,7 @@ mod tests {
     fn what_may_have_happened_is_never_called_definite() {
         let indefinite: Vec<u16> =
             Code::ALL.iter().filter(|code| code.outcome() == Outcome::Indefinite).map(|code| code.number()).collect();
-        assert_eq!(indefinite, [204, 401, 402, 502]);
+        assert_eq!(indefinite, [204, 401, 402, 403, 502]);
         assert_eq!(Code::from_number(9_999).outcome(), Outcome::Indefinite, "a newer server's code");
         let unknown = |code: &&Code| code.class() == Class::Unknown;
         assert!(Code::ALL.iter().filter(unknown).all(|code| code.outcome() == Outcome::Indefinite));

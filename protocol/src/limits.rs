@@ -21,6 +21,32 @@ pub const RECORD_HEADERS_MAX: usize = 64;
 pub const KEY_BYTES_MAX: usize = 4 << 10;
 /// The longest header name (`IllegalRecord` beyond).
 pub const HEADER_NAME_BYTES_MAX: usize = 256;
+/// The most records in a batch with headers on which the server acts (`CorruptBatch` beyond): an answer names each of them.
+pub const CONTROL_BATCH_RECORDS_MAX: u32 = 16 << 10;
+/// The longest dedup id (`IllegalRecord` beyond).
+pub const DEDUP_ID_BYTES_MAX: usize = 128;
+/// The dedup ids that a partition remembers (`DedupWindowFull` beyond).
+pub const DEDUP_IDS_MAX: usize = 1_000_000;
+/// The producers that a partition remembers; beyond it the one that was idle longest is forgotten (`UnknownProducer`).
+pub const PRODUCERS_MAX: usize = 10_000;
+/// The batches of one producer that a partition remembers, so that each gets its offset back when it comes again; beyond it
+/// the oldest is forgotten (`UnknownProducer`). A client has no more than these in flight to a partition.
+pub const PRODUCER_BATCHES_MAX: usize = 256;
+/// The partitions that one commit or fetch of offsets names (`IllegalSetting` beyond).
+pub const OFFSETS_PER_REQUEST_MAX: usize = 512;
+/// The longest metadata of a committed offset (`IllegalSetting` beyond).
+pub const COMMIT_METADATA_BYTES_MAX: usize = 256;
+/// The consumer groups of a server (`IllegalSetting` beyond).
+pub const GROUPS_MAX: usize = 100_000;
+/// The members of a group (`IllegalSetting` beyond).
+pub const GROUP_MEMBERS_MAX: usize = 1_000;
+/// The partitions of all the streams that a group reads (`IllegalSetting` beyond): one member may hold them all.
+pub const GROUP_PARTITIONS_MAX: usize = 50_000;
+/// The streams that a member reads (`IllegalSetting` beyond).
+pub const GROUP_STREAMS_MAX: usize = 100;
+/// The named producers that a server remembers; beyond it the one that was named longest ago is forgotten, and no longer
+/// fenced by the next of its name.
+pub const PRODUCER_NAMES_MAX: usize = 10_000;
 /// The longest stream, group, queue or lake name (`IllegalName` beyond).
 pub const NAME_BYTES_MAX: usize = 128;
 /// The largest body of a control frame (connection closed beyond).

@@ -58,6 +58,13 @@ impl Record {
         self
     }
 
+    /// Gives it a dedup id (the header `ms-dedup-id`): 1 to 128 bytes. Another record of the same id and key, within the
+    /// stream's dedup window of the first one, is not stored: it is acknowledged with the first one's offset.
+    #[must_use]
+    pub fn dedup_id(self, id: impl Into<Bytes>) -> Self {
+        self.header(crate::batch::DEDUP_ID, id)
+    }
+
     /// What the record counts for against the size limit: key, value, header names and values.
     pub fn size(&self) -> usize {
         let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);

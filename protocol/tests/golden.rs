@@ -136,7 +136,7 @@ fn an_archive_is_little_endian_and_has_no_padding() {
 
 /// CreateStream or CreateLake, whichever is wider, under a version and a kind byte.
 fn request_bytes() -> usize {
-    let create_stream = 8 + 4 + (1 + 9 + 9 + 8 + 4 + 17) + 1;
+    let create_stream = 8 + 4 + (1 + 9 + 9 + 8 + 4 + 17 + 4) + 1;
     let create_lake = 8 + 8 + 8 + 1 + 8 + 8;
     1 + 1 + create_stream.max(create_lake)
 }

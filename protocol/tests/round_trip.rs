@@ -12,12 +12,19 @@ use millstream_protocol::frame::control::{
     CreateMode, Durability, LakeConfig, LakeFormat, LakePartition, LakeStatus, Message, PartitionInfo, PartitionState,
     Request, Response, Start, StreamConfig, StreamInfo, StreamSummary,
 };
+use millstream_protocol::frame::group::{
+    AssignedPartition, Assignment, CommittedOffset, GroupHeartbeat, GroupJoin, GroupReset, Membership, OffsetCommit,
+    ResetTo, StreamPartition,
+};
 use millstream_protocol::frame::hello::{Hello, HelloOk};
-use millstream_protocol::frame::produce::{OpenProduce, ProduceAck, ProducePrefix, Stored, decode_acks, encode_acks};
+use millstream_protocol::frame::produce::{
+    Duplicate, OpenProduce, ProduceAck, ProducePrefix, Produced, Stored, decode_acks, encode_acks,
+};
 use millstream_protocol::frame::{FLAG_RESUME, FrameHeader, Kind, Refusal};
 use millstream_protocol::limits::{
-    BATCH_BYTES_MAX, BATCH_RECORDS_MAX, CONSUME_PARTITIONS_MAX, ERROR_TEXT_BYTES_MAX, HEADER_NAME_BYTES_MAX,
-    KEY_BYTES_MAX, NAME_BYTES_MAX, PARTITIONS_MAX, PRODUCE_DEPTH_MAX, RECORD_BYTES_MAX, RECORD_HEADERS_MAX,
+    BATCH_BYTES_MAX, BATCH_RECORDS_MAX, COMMIT_METADATA_BYTES_MAX, CONSUME_PARTITIONS_MAX, CONTROL_BATCH_RECORDS_MAX,
+    ERROR_TEXT_BYTES_MAX, GROUP_PARTITIONS_MAX, HEADER_NAME_BYTES_MAX, KEY_BYTES_MAX, NAME_BYTES_MAX,
+    OFFSETS_PER_REQUEST_MAX, PARTITIONS_MAX, PRODUCE_DEPTH_MAX, RECORD_BYTES_MAX, RECORD_HEADERS_MAX,
 };
 use millstream_protocol::{
     Code, Epoch, Header, Incarnation, Offset, PartitionId, ProducerId, Record, StreamId, Timestamp,
@@ -279,16 +286,70 @@ fn stream_config() -> impl Strategy<Value = StreamConfig> {
             Cleanup::Compact(Compaction { delete_retention_ms, min_compaction_lag_ms })
         }
     });
-    (durability, any::<Option<u64>>(), any::<Option<u64>>(), any::<u64>(), any::<u32>(), cleanup).prop_map(
-        |(durability, retention_ms, retention_bytes, segment_bytes, record_bytes_max, cleanup)| StreamConfig {
-            durability,
-            retention_ms,
-            retention_bytes,
-            segment_bytes,
-            record_bytes_max,
-            cleanup,
+    (durability, any::<Option<u64>>(), any::<Option<u64>>(), any::<u64>(), any::<(u32, u32)>(), cleanup).prop_map(
+        |(durability, retention_ms, retention_bytes, segment_bytes, (record_bytes_max, dedup_window_ms), cleanup)| {
+            StreamConfig {
+                durability,
+                retention_ms,
+                retention_bytes,
+                segment_bytes,
+                record_bytes_max,
+                cleanup,
+                dedup_window_ms,
+            }
         },
     )
+}
+
+fn group_request() -> impl Strategy<Value = Request> {
+    let at = || any::<(u64, u32)>().prop_map(|(stream, partition)| StreamPartition { stream, partition });
+    let to = prop_oneof![
+        Just(ResetTo::Earliest),
+        Just(ResetTo::Latest),
+        any::<u64>().prop_map(ResetTo::Offset),
+        any::<i64>().prop_map(ResetTo::Time),
+        any::<i64>().prop_map(ResetTo::Shift),
+    ];
+    let join = (text(), any::<u64>(), option::of(text()), vec(text(), 0..4), any::<(u32, u32)>(), text()).prop_map(
+        |(group, member, instance, streams, (session_timeout_ms, rebalance_timeout_ms), client)| {
+            let join = GroupJoin { group, member, instance, streams, session_timeout_ms, rebalance_timeout_ms, client };
+            Request::JoinGroup(join)
+        },
+    );
+    let commit =
+        (at(), any::<(u32, u64, Option<u32>)>(), text()).prop_map(|(at, (epoch, offset, batch_epoch), metadata)| {
+            OffsetCommit { at, epoch, offset, batch_epoch, metadata }
+        });
+    prop_oneof![
+        join,
+        (text(), any::<(u64, u32, u32, u32)>()).prop_map(|(group, (member, seen, applied, wait_ms))| {
+            Request::HeartbeatGroup(GroupHeartbeat { group, member, seen, applied, wait_ms })
+        }),
+        (text(), any::<(u64, bool)>()).prop_map(|(group, (member, for_good))| Request::LeaveGroup {
+            group,
+            member,
+            for_good
+        }),
+        (text(), any::<Option<u64>>(), vec(commit, 0..4)).prop_map(|(group, member, commits)| Request::CommitOffsets {
+            group,
+            member,
+            commits
+        }),
+        (text(), vec(at(), 0..4)).prop_map(|(group, partitions)| Request::FetchOffsets { group, partitions }),
+        Just(Request::ListGroups),
+        text().prop_map(|name| Request::DescribeGroup { name }),
+        (text(), text(), vec(any::<u32>(), 0..4), to, any::<bool>()).prop_map(
+            |(group, stream, partitions, to, dry_run)| {
+                Request::ResetGroup(GroupReset { group, stream, partitions, to, dry_run })
+            }
+        ),
+        text().prop_map(|name| Request::DeleteGroup { name }),
+        (text(), text(), vec(any::<u32>(), 0..4)).prop_map(|(group, stream, partitions)| Request::DeleteOffsets {
+            group,
+            stream,
+            partitions
+        }),
+    ]
 }
 
 fn lake_config() -> impl Strategy<Value = LakeConfig> {
@@ -324,6 +385,9 @@ fn request() -> impl Strategy<Value = Request> {
         Just(Request::DescribeRecovery),
         text().prop_map(|name| Request::LakeStatus { name }),
         (text(), any::<u64>()).prop_map(|(name, timeout_ms)| Request::FlushLake { name, timeout_ms }),
+        option::of(text()).prop_map(|name| Request::InitProducer { name }),
+        any::<(u64, u32, u64)>().prop_map(|(id, epoch, stream)| Request::BumpProducer { id, epoch, stream }),
+        group_request(),
     ]
 }
 
@@ -447,7 +511,10 @@ proptest! {
     fn messages_decoded_by_hand_come_back(
         numbers: (u64, u64, u32, u32, u16, u16), name in text(), token in text(), refusal in refusal(),
         acks in vec((any::<u64>(), prop_oneof![
-            any::<(u64, i64)>().prop_map(|(offset, time)| Ok(Stored { base_offset: Offset(offset), append_time: Timestamp(time) })),
+            any::<(u64, i64)>().prop_map(|(offset, time)| Ok(Produced::Stored(Stored { base_offset: Offset(offset), append_time: Timestamp(time) }))),
+            vec(any::<(u32, u64, i64)>(), 0..5).prop_map(|all| Ok(Produced::Duplicates(all.into_iter().map(
+                |(index, offset, time)| Duplicate { index, offset: Offset(offset), append_time: Timestamp(time) },
+            ).collect()))),
             self::refusal().prop_map(Err),
         ]), 0..20),
     ) {
@@ -539,7 +606,8 @@ fn the_largest_messages_fit_into_their_frames() {
     let opened = ConsumeOpened { positions: vec![position; CONSUME_PARTITIONS_MAX] };
     let failed = ConsumeEvent::Failed { partition: 1, code: 1, text: error_text.clone() };
     let stored = Stored { base_offset: Offset(u64::MAX), append_time: Timestamp(i64::MAX) };
-    let acks = vec![ProduceAck { correlation: u64::MAX, result: Ok(stored) }; PRODUCE_DEPTH_MAX as usize];
+    let acks =
+        vec![ProduceAck { correlation: u64::MAX, result: Ok(Produced::Stored(stored)) }; PRODUCE_DEPTH_MAX as usize];
     let hello = Hello { version_min: 1, version_max: 1, client_name: error_text.clone(), token: error_text.clone() };
 
     fits(Kind::Request, Request::CreateLake { config: lake });
@@ -551,6 +619,18 @@ fn the_largest_messages_fit_into_their_frames() {
     let _ = FrameHeader::new(Kind::Hello, 0, hello.encode().len());
     let _ = FrameHeader::new(Kind::Error, 0, Refusal::new(Code::Internal, error_text).encode().len());
     let _ = FrameHeader::new(Kind::ProduceAcks, 0, encode_acks(&acks).len());
+    let duplicate = Duplicate { index: 1, offset: Offset(1), append_time: Timestamp(1) };
+    let all = Produced::Duplicates(vec![duplicate; CONTROL_BATCH_RECORDS_MAX as usize]);
+    let ack = ProduceAck { correlation: 1, result: Ok(all) };
+    let _ = FrameHeader::new(Kind::ProduceAcks, 0, encode_acks(&[ack]).len());
+    let at = StreamPartition { stream: 1, partition: 1 };
+    let assignment =
+        Assignment { version: 1, partitions: vec![AssignedPartition { at, epoch: 1 }; GROUP_PARTITIONS_MAX] };
+    let membership = Membership { assignment: Some(assignment), heartbeat_interval_ms: 1 };
+    fits(Kind::Response, Response::Membership(membership));
+    let metadata = "m".repeat(COMMIT_METADATA_BYTES_MAX);
+    let offset = CommittedOffset { at, offset: Some(1), batch_epoch: Some(1), metadata };
+    fits(Kind::Response, Response::Offsets(vec![offset; OFFSETS_PER_REQUEST_MAX]));
 }
 
 fn fits<M: Message + PartialEq + std::fmt::Debug>(kind: Kind, message: M) {

@@ -21,7 +21,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use millstream_protocol::frame::Refusal;
-use millstream_protocol::frame::produce::{ProduceAck, Stored};
+use millstream_protocol::frame::produce::{ProduceAck, Produced, Stored};
 use millstream_protocol::{Code, Epoch, PartitionId};
 
 use super::delivery::Ticket;
@@ -208,7 +208,8 @@ impl Pipeline {
         let Some((_, mut batch)) = lane.sent.pop_front() else { return Ok(None) };
         let epoch = lane.epoch;
         let finished = match ack.result {
-            Ok(stored) => {
+            Ok(Produced::Duplicates(_)) => return Err(Error::protocol("duplicates of records without dedup ids")),
+            Ok(Produced::Stored(stored)) => {
                 lane.backoff.reset();
                 Some(Finished { batch, epoch, result: Ok(stored) })
             }

@@ -18,7 +18,7 @@ use millstream_protocol::frame::control::{
 };
 use millstream_protocol::frame::hello::{Hello, HelloOk, PROTOCOL_VERSION};
 use millstream_protocol::frame::produce::{
-    OpenProduce, PRODUCE_PREFIX_BYTES, ProduceAck, ProducePrefix, Stored, encode_acks,
+    OpenProduce, PRODUCE_PREFIX_BYTES, ProduceAck, ProducePrefix, Produced, Stored, encode_acks,
 };
 use millstream_protocol::frame::{FLAG_RESUME, FRAME_HEADER_BYTES, FrameHeader, Kind, Refusal};
 use millstream_protocol::{ALPN, Code, Epoch, Incarnation, Offset, PartitionId, Timestamp};
@@ -340,7 +340,7 @@ async fn produce(
             state.answers.lock().pop_front().unwrap_or(Answer::Store)
         };
         let result = match answer {
-            Answer::Store => Ok(store(state, prefix.partition.0, &batch)),
+            Answer::Store => Ok(Produced::Stored(store(state, prefix.partition.0, &batch))),
             Answer::Refuse(code) => {
                 gated.insert(prefix.partition);
                 Err(Refusal::new(code, format!("scripted: {code}")))

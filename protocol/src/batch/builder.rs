@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 
-use super::header::{BatchHeader, HEADER_BYTES, set_body_crc};
+use super::header::{BatchHeader, FLAG_CONTROL_HEADERS, HEADER_BYTES, set_body_crc};
 use super::{BatchError, Codec, record};
-use crate::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX};
+use crate::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, CONTROL_BATCH_RECORDS_MAX};
 use crate::{Epoch, Offset, ProducerId, Record, Timestamp};
 
 /// Encodes records into one batch. The body is written behind a gap for the header, so that an uncompressed
@@ -17,6 +17,7 @@ pub struct BatchBuilder {
     first_timestamp: Timestamp,
     max_timestamp: Timestamp,
     producer: (ProducerId, u32, u64),
+    flags: u32,
 }
 
 impl BatchBuilder {
@@ -36,6 +37,7 @@ impl BatchBuilder {
             first_timestamp: Timestamp(0),
             max_timestamp: Timestamp(i64::MIN),
             producer: (ProducerId(0), 0, 0),
+            flags: 0,
         }
     }
 
@@ -47,10 +49,10 @@ impl BatchBuilder {
     /// Adds a record.
     ///
     /// # Errors
-    /// [`BatchError::RecordLimit`], [`BatchError::ReservedHeader`]: the record is at fault;
+    /// [`BatchError::RecordLimit`], [`BatchError::ReservedHeader`], [`BatchError::DedupId`]: the record is at fault;
     /// [`BatchError::OutOfRange`]: the batch is full. The batch is as before.
     pub fn push(&mut self, record: &Record) -> Result<(), BatchError> {
-        record::check(record)?;
+        let has_control = record::check(record)?;
         let full = |what, value: usize, max: usize| {
             if value <= max {
                 Ok(())
@@ -58,7 +60,9 @@ impl BatchBuilder {
                 Err(BatchError::OutOfRange { what, value: value as u64, min: 0, max: max as u64 })
             }
         };
-        full("record count", self.record_count as usize + 1, BATCH_RECORDS_MAX as usize)?;
+        let flags = self.flags | if has_control { FLAG_CONTROL_HEADERS } else { 0 };
+        let most = if flags & FLAG_CONTROL_HEADERS == 0 { BATCH_RECORDS_MAX } else { CONTROL_BATCH_RECORDS_MAX };
+        full("record count", self.record_count as usize + 1, most as usize)?;
         if self.record_count == 0 {
             self.first_timestamp = record.timestamp;
         }
@@ -75,6 +79,7 @@ impl BatchBuilder {
             self.out.truncate(before);
             return Err(error);
         }
+        self.flags = flags;
         self.record_count += 1;
         self.max_timestamp = self.max_timestamp.max(record.timestamp);
         Ok(())
@@ -122,7 +127,7 @@ impl BatchBuilder {
             uncompressed_len,
             record_count: self.record_count,
             last_offset_delta,
-            flags: 0,
+            flags: self.flags,
             codec,
             first_timestamp: self.first_timestamp,
             max_timestamp: self.max_timestamp,

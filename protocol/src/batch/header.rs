@@ -34,6 +34,7 @@
 //! Two checksums, because two parties vouch: `body_crc` is the client's and reaches the consumer as it was
 //! sent, unless compaction has taken records out (`sparse`): then it is the server's too; `header_crc` is the server's, and its seed makes bytes in the wrong place fail the check.
 
+use bytes::Bytes;
 use crc32fast::Hasher;
 
 use super::{BatchError, Codec};
@@ -52,7 +53,7 @@ pub const CHECKSUM_CRC32: u8 = 1;
 /// Stamped flag: each record carries its own offset delta.
 pub const STAMPED_SPARSE: u16 = 1 << 0;
 
-/// Flag: records carry `ms-` headers on which the server acts. Reserved: refused by this version.
+/// Flag: records carry `ms-` headers on which the server acts: it reads the records before it stores them.
 pub const FLAG_CONTROL_HEADERS: u32 = 1 << 0;
 /// Flag: the body is encrypted by the client. Reserved: refused by this version.
 pub const FLAG_ENCRYPTED: u32 = 1 << 1;
@@ -61,7 +62,7 @@ pub const FLAG_ATOMIC_MEMBER: u32 = 1 << 2;
 /// Flag: a server's marker batch, without records for consumers. Reserved: refused by this version.
 pub const FLAG_MARKER: u32 = 1 << 3;
 /// The low-half flags this version understands.
-pub const FLAGS_KNOWN: u32 = 0;
+pub const FLAGS_KNOWN: u32 = FLAG_CONTROL_HEADERS;
 /// The flags that may be carried without being understood.
 pub const FLAGS_CARRIED: u32 = 0xffff_0000;
 
@@ -245,6 +246,21 @@ pub fn stamp(header: &mut [u8], stamp: &Stamp, incarnation: Incarnation) {
     header[32..40].copy_from_slice(&stamp.synced_end.0.to_le_bytes());
     let crc = header_crc(header, incarnation);
     header[HEADER_CRC..HEADER_CRC + 4].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// A batch as a client sends it, under another producer, epoch and sequence. Copies it.
+///
+/// # Panics
+/// If `batch` is not a whole batch.
+pub fn renumber(batch: &[u8], producer: ProducerId, epoch: u32, base_sequence: u64) -> Bytes {
+    let mut out = batch.to_vec();
+    out[80..88].copy_from_slice(&producer.0.to_le_bytes());
+    out[88..92].copy_from_slice(&epoch.to_le_bytes());
+    out[96..104].copy_from_slice(&base_sequence.to_le_bytes());
+    let (header, body) = out.split_at(HEADER_BYTES);
+    let crc = body_crc(header, body);
+    out[BODY_CRC..BODY_CRC + 4].copy_from_slice(&crc.to_le_bytes());
+    out.into()
 }
 
 /// Checks that a client left the stamped fields zero.

@@ -17,8 +17,8 @@ mod view;
 
 pub use builder::BatchBuilder;
 pub use codec::Codec;
-pub use header::{BatchHeader, HEADER_BYTES, Stamp, check_zero_stamp, stamp};
-pub use record::RecordRef;
+pub use header::{BatchHeader, FLAG_CONTROL_HEADERS, HEADER_BYTES, Stamp, check_zero_stamp, renumber, stamp};
+pub use record::{DEDUP_ID, RecordRef};
 pub use sparse::{Thinned, join_empty, thin};
 pub use view::{BatchView, Records};
 
@@ -105,4 +105,20 @@ pub enum BatchError {
     /// A header name that is kept for the system and not known, or not yet acted on.
     #[error("header name {0:?} is reserved: names beginning with 'ms-' are the system's")]
     ReservedHeader(String),
+    /// A record's dedup id is too long or empty, or there are two.
+    #[error("{}", dedup_text(*.length, *.twice))]
+    DedupId {
+        /// Its length in bytes.
+        length: usize,
+        /// It is the second one.
+        twice: bool,
+    },
+}
+
+fn dedup_text(length: usize, twice: bool) -> String {
+    let limit = crate::limits::DEDUP_ID_BYTES_MAX;
+    match twice {
+        true => "the record has two headers 'ms-dedup-id': give it one".to_owned(),
+        false => format!("a dedup id of {length} bytes: use 1 to {limit}"),
+    }
 }

@@ -16,7 +16,7 @@
 use bytes::Bytes;
 
 use super::{BatchError, varint};
-use crate::limits::{HEADER_NAME_BYTES_MAX, KEY_BYTES_MAX, RECORD_BYTES_MAX, RECORD_HEADERS_MAX};
+use crate::limits::{DEDUP_ID_BYTES_MAX, HEADER_NAME_BYTES_MAX, KEY_BYTES_MAX, RECORD_BYTES_MAX, RECORD_HEADERS_MAX};
 use crate::{Header, Record, Timestamp};
 
 /// The shortest record: length, attributes, timestamp, header count.
@@ -25,7 +25,11 @@ pub const RECORD_BYTES_MIN: usize = 4;
 const HAS_KEY: u8 = 1 << 0;
 const HAS_VALUE: u8 = 1 << 1;
 
-/// Reserved names that the server only carries. Those on which it acts need a flag that this version refuses.
+/// The id under which a record is stored once within the stream's dedup window: 1 to 128 bytes. The server acts on it.
+pub const DEDUP_ID: &str = "ms-dedup-id";
+
+/// Reserved names that the server only carries. A batch with one on which it acts is flagged
+/// ([`FLAG_CONTROL_HEADERS`](super::FLAG_CONTROL_HEADERS)).
 const CARRIED_RESERVED: &[&str] =
     &["ms-reply-to", "ms-inbox", "ms-correlation-id", "ms-status", "ms-responder", "ms-claim"];
 
@@ -51,6 +55,19 @@ impl<'a> RecordRef<'a> {
         (0..self.header_count).map_while(move |_| take_header(&mut rest).ok())
     }
 
+    /// The record's dedup id.
+    pub fn dedup_id(&self) -> Option<&'a [u8]> {
+        self.headers().find(|(name, _)| *name == DEDUP_ID).and_then(|(_, value)| value)
+    }
+
+    /// Checks the reserved headers: what a server asks of a flagged batch's records.
+    ///
+    /// # Errors
+    /// [`BatchError::ReservedHeader`], [`BatchError::DedupId`].
+    pub fn check_reserved(&self) -> Result<(), BatchError> {
+        check_reserved(self.headers()).map(|_| ())
+    }
+
     /// An owned record whose parts share `body`, the allocation this was decoded from.
     pub fn to_record(&self, body: &Bytes) -> Record {
         let share = |part: &'a [u8]| body.slice_ref(part);
@@ -66,8 +83,25 @@ impl<'a> RecordRef<'a> {
     }
 }
 
-/// Checks that a record may be sent: sizes, header count and names.
-pub(super) fn check(record: &Record) -> Result<(), BatchError> {
+/// Checks names that begin with `ms-`; says whether the server acts on one of them.
+fn check_reserved<'a>(headers: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>) -> Result<bool, BatchError> {
+    let mut has_id = false;
+    for (name, value) in headers.filter(|(name, _)| name.starts_with("ms-")) {
+        if name == DEDUP_ID {
+            let length = value.map_or(0, <[u8]>::len);
+            if has_id || !(1..=DEDUP_ID_BYTES_MAX).contains(&length) {
+                return Err(BatchError::DedupId { length, twice: has_id });
+            }
+            has_id = true;
+        } else if !CARRIED_RESERVED.contains(&name) {
+            return Err(BatchError::ReservedHeader(name.to_owned()));
+        }
+    }
+    Ok(has_id)
+}
+
+/// Checks that a record may be sent: sizes, header count and names. Says whether the server acts on one of its headers.
+pub(super) fn check(record: &Record) -> Result<bool, BatchError> {
     let limit = |what, value, unit, limit| {
         if value <= limit { Ok(()) } else { Err(BatchError::RecordLimit { what, value, unit, limit }) }
     };
@@ -76,11 +110,11 @@ pub(super) fn check(record: &Record) -> Result<(), BatchError> {
     limit("the record", record.headers.len(), "headers", RECORD_HEADERS_MAX)?;
     for header in &record.headers {
         limit("a header name", header.name.len(), "bytes", HEADER_NAME_BYTES_MAX)?;
-        if header.name.is_empty() || (header.name.starts_with("ms-") && !CARRIED_RESERVED.contains(&&*header.name)) {
+        if header.name.is_empty() {
             return Err(BatchError::ReservedHeader(header.name.clone()));
         }
     }
-    Ok(())
+    check_reserved(record.headers.iter().map(|header| (&*header.name, header.value.as_deref())))
 }
 
 /// Appends `record`; `timestamp_delta` is against the batch's first timestamp.

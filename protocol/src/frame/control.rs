@@ -12,6 +12,10 @@ use rkyv::rancor;
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::FrameError;
+use super::group::{
+    CommitResult, CommittedOffset, GroupHeartbeat, GroupInfo, GroupJoin, GroupReset, GroupSummary, Membership,
+    OffsetCommit, StreamPartition,
+};
 use crate::limits::CONTROL_BYTES_MAX;
 
 /// The version byte this code writes.
@@ -72,16 +76,19 @@ pub struct StreamConfig {
     pub record_bytes_max: u32,
     /// What makes room: deletion of old segments, or compaction by key.
     pub cleanup: Cleanup,
+    /// How long a dedup id is remembered, in milliseconds, from its first append; 1 s to 24 h.
+    pub dedup_window_ms: u32,
 }
 
 // The archive's layout hangs on rkyv's features, and any crate of a build can switch those on for all: a layout
 // other than little-endian and unaligned does not compile.
 const _: fn(rkyv::Archived<u64>) -> rkyv::rend::unaligned::u64_ule = |archived| archived;
 const _: () = assert!(align_of::<ArchivedStreamConfig>() == 1, "archives are read where they lie in a frame");
-const _: () = assert!(size_of::<ArchivedStreamConfig>() == 1 + 9 + 9 + 8 + 4 + 17, "no padding");
+const _: () = assert!(size_of::<ArchivedStreamConfig>() == 1 + 9 + 9 + 8 + 4 + 17 + 4, "no padding");
 
 impl Default for StreamConfig {
-    /// Synced, 7 days, no byte limit, segments of 256 MiB, records of 1 MiB; old segments are deleted.
+    /// Synced, 7 days, no byte limit, segments of 256 MiB, records of 1 MiB; old segments are deleted; dedup ids are
+    /// remembered for 5 minutes.
     fn default() -> Self {
         Self {
             durability: Durability::Synced,
@@ -90,6 +97,7 @@ impl Default for StreamConfig {
             segment_bytes: 256 << 20,
             record_bytes_max: crate::limits::RECORD_BYTES_DEFAULT as u32,
             cleanup: Cleanup::Delete,
+            dedup_window_ms: 5 * 60 * 1_000,
         }
     }
 }
@@ -206,6 +214,82 @@ pub enum Request {
         /// How long to wait, in milliseconds, before `TimedOut`.
         timeout_ms: u64,
     },
+    /// Gives a producer its number. Answer: `Producer`.
+    InitProducer {
+        /// Its name: an earlier producer of that name is fenced. `None`: it has none.
+        name: Option<String>,
+    },
+    /// Raises a producer's epoch: nothing sent under an earlier one is stored any more once this is answered. Answer:
+    /// `ProducerBumped`.
+    BumpProducer {
+        /// Its number.
+        id: u64,
+        /// Its epoch as it knows it.
+        epoch: u32,
+        /// The stream it writes to, by number.
+        stream: u64,
+    },
+    /// Joins a consumer group. Answer: `Membership`, with an assignment.
+    JoinGroup(GroupJoin),
+    /// A member is alive. Answer: `Membership`.
+    HeartbeatGroup(GroupHeartbeat),
+    /// A member leaves; a static one only if `for_good`. Answer: `Done`.
+    LeaveGroup {
+        /// The group.
+        group: String,
+        /// The member.
+        member: u64,
+        /// Also if it is static: otherwise its session runs on, for the one who comes back under its instance id.
+        for_good: bool,
+    },
+    /// Commits offsets; each partition for itself. Answer: `Committed`.
+    CommitOffsets {
+        /// The group.
+        group: String,
+        /// The member; `None`: no member.
+        member: Option<u64>,
+        /// The offsets, each partition once; 1 to 512.
+        commits: Vec<OffsetCommit>,
+    },
+    /// Committed offsets, as durable now. Answer: `Offsets`, in the order asked.
+    FetchOffsets {
+        /// The group.
+        group: String,
+        /// Which; 1 to 512.
+        partitions: Vec<StreamPartition>,
+    },
+    /// All groups. Answer: `Groups`.
+    ListGroups,
+    /// One group. Answer: `Group`.
+    DescribeGroup {
+        /// Its name.
+        name: String,
+    },
+    /// Moves the offsets of a group without members. Answer: `Offsets`, as they are then.
+    ResetGroup(GroupReset),
+    /// Deletes a group without members, and its offsets. Answer: `Done`.
+    DeleteGroup {
+        /// Its name.
+        name: String,
+    },
+    /// Deletes the offsets of a group without members in one stream. Answer: `Done`.
+    DeleteOffsets {
+        /// The group.
+        group: String,
+        /// The stream's name.
+        stream: String,
+        /// Which partitions; empty: all.
+        partitions: Vec<u32>,
+    },
+}
+
+/// Where a producer goes on in a partition.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NextSequence {
+    /// The partition.
+    pub partition: u32,
+    /// The sequence after its last record stored there; `None`: nothing of it is remembered.
+    pub next: Option<u64>,
 }
 
 /// What a client needs to know of a partition.
@@ -375,6 +459,30 @@ pub enum Response {
     LakeStatus(LakeStatus),
     /// What the start had to do.
     Recovery(RecoveryInfo),
+    /// A producer.
+    Producer {
+        /// Its number; never 0, never given twice.
+        id: u64,
+        /// Its epoch.
+        epoch: u32,
+    },
+    /// A producer's new epoch.
+    ProducerBumped {
+        /// The epoch.
+        epoch: u32,
+        /// Where it goes on, in each of the stream's partitions that is online.
+        partitions: Vec<NextSequence>,
+    },
+    /// A member's place in its group.
+    Membership(Membership),
+    /// What became of each commit, in the order given.
+    Committed(Vec<CommitResult>),
+    /// Committed offsets.
+    Offsets(Vec<CommittedOffset>),
+    /// All groups, by name.
+    Groups(Vec<GroupSummary>),
+    /// One group.
+    Group(GroupInfo),
 }
 
 /// Where to begin in a partition.

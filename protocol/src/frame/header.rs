@@ -4,7 +4,7 @@
 //!  at  size  field
 //!   0     4  body length   checked against the kind's limit before anything is allocated
 //!   4     1  kind
-//!   5     1  flags         0 but for Produce: bit 0 `resume`; others refused
+//!   5     1  flags         0 but for Produce: bit 0 `resume`, bit 1 `resend`; others refused
 //!   6     2  zero
 //!   8     8  correlation   chosen by the client, repeated in the answer
 //!  16        body
@@ -20,6 +20,10 @@ pub const FRAME_HEADER_BYTES: usize = 16;
 /// a failed batch the server refuses that partition's later batches of the same stream until this comes, so
 /// that what was pipelined behind a failure is never stored ahead of it.
 pub const FLAG_RESUME: u8 = 1 << 0;
+
+/// Flag of a Produce frame: the batch was sent before, on a stream that was lost, so a copy may be stored. A server that
+/// does not remember its producer refuses it then, where it would take a first batch.
+pub const FLAG_RESEND: u8 = 1 << 1;
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $name:ident = $number:literal, $limit:expr;)*) => {
@@ -81,7 +85,7 @@ pub struct FrameHeader {
     pub body_len: u32,
     /// What the body is.
     pub kind: Kind,
-    /// See [`FLAG_RESUME`].
+    /// See [`FLAG_RESUME`] and [`FLAG_RESEND`].
     pub flags: u8,
     /// Chosen by the client; an answer repeats it.
     pub correlation: u64,
@@ -117,7 +121,7 @@ impl FrameHeader {
         let number = fields.u8()?;
         let kind = Kind::from_number(number).ok_or(FrameError::Unknown { what: "frame kind", value: number.into() })?;
         let flags = fields.u8()?;
-        let known = if kind == Kind::Produce { FLAG_RESUME } else { 0 };
+        let known = if kind == Kind::Produce { FLAG_RESUME | FLAG_RESEND } else { 0 };
         if flags & !known != 0 {
             return Err(FrameError::Unknown { what: "frame flag", value: flags.into() });
         }

@@ -21,12 +21,13 @@
 
 pub mod consume;
 pub mod control;
+pub mod group;
 mod header;
 pub mod hello;
 pub mod produce;
 pub mod refusal;
 
-pub use header::{FLAG_RESUME, FRAME_HEADER_BYTES, FrameHeader, Kind};
+pub use header::{FLAG_RESEND, FLAG_RESUME, FRAME_HEADER_BYTES, FrameHeader, Kind};
 pub use refusal::Refusal;
 
 /// Why bytes are not a frame, or its body not what its kind says. The peer is to blame: close the connection.

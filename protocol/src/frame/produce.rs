@@ -6,6 +6,8 @@
 //! ProduceAcks   u32 count; for each:
 //!               u64 correlation · u8 0 stored, then u64 base offset · i64 append time
 //!                                  1 refused, then a refusal
+//!                                  2 duplicates, then u32 count; for each:
+//!                                    u32 index in the batch · u64 offset · i64 append time of the first one
 //! ```
 //! Acks come in order per partition only; one frame holds all that one pass of a lane made durable.
 
@@ -80,17 +82,40 @@ pub struct Stored {
     pub append_time: Timestamp,
 }
 
+/// A record whose dedup id was known: where the first one of that id is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Duplicate {
+    /// The record's index in its batch.
+    pub index: u32,
+    /// The offset of the first one.
+    pub offset: Offset,
+    /// When that was appended.
+    pub append_time: Timestamp,
+}
+
+/// What became of a batch that was not refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Produced {
+    /// It is stored (perhaps since it was sent before).
+    Stored(Stored),
+    /// Nothing of it was stored: these records, by rising index, have dedup ids that are known. If they are all of the
+    /// batch, it is acknowledged. Otherwise its sequence is unused, and the client sends the rest under it.
+    Duplicates(Vec<Duplicate>),
+}
+
 /// The answer to one batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProduceAck {
     /// The Produce frame's correlation.
     pub correlation: u64,
     /// What became of it.
-    pub result: Result<Stored, Refusal>,
+    pub result: Result<Produced, Refusal>,
 }
 
-/// The shortest ack: a refusal without text.
-const ACK_BYTES_MIN: usize = 8 + 1 + 8;
+/// The shortest ack: no duplicates.
+const ACK_BYTES_MIN: usize = 8 + 1 + 4;
+/// One duplicate.
+pub const DUPLICATE_BYTES: usize = 4 + 8 + 8;
 
 /// The body of a ProduceAcks frame.
 pub fn encode_acks(acks: &[ProduceAck]) -> Vec<u8> {
@@ -99,7 +124,16 @@ pub fn encode_acks(acks: &[ProduceAck]) -> Vec<u8> {
     for ack in acks {
         out.extend_from_slice(&ack.correlation.to_le_bytes());
         match &ack.result {
-            Ok(stored) => {
+            Ok(Produced::Duplicates(duplicates)) => {
+                out.push(2);
+                out.extend_from_slice(&(duplicates.len() as u32).to_le_bytes());
+                for duplicate in duplicates {
+                    out.extend_from_slice(&duplicate.index.to_le_bytes());
+                    out.extend_from_slice(&duplicate.offset.0.to_le_bytes());
+                    out.extend_from_slice(&duplicate.append_time.0.to_le_bytes());
+                }
+            }
+            Ok(Produced::Stored(stored)) => {
                 out.push(0);
                 out.extend_from_slice(&stored.base_offset.0.to_le_bytes());
                 out.extend_from_slice(&stored.append_time.0.to_le_bytes());
@@ -111,6 +145,19 @@ pub fn encode_acks(acks: &[ProduceAck]) -> Vec<u8> {
         }
     }
     out
+}
+
+fn take_duplicates(fields: &mut Fields<'_>) -> Result<Vec<Duplicate>, FrameError> {
+    let count = fields.u32()? as usize;
+    let need = count.saturating_mul(DUPLICATE_BYTES);
+    if need > fields.remaining() {
+        return Err(FrameError::Truncated { what: "duplicates", need, have: fields.remaining() });
+    }
+    let duplicate = |fields: &mut Fields<'_>| {
+        let (index, offset) = (fields.u32()?, Offset(fields.u64()?));
+        Ok(Duplicate { index, offset, append_time: Timestamp(fields.u64()? as i64) })
+    };
+    (0..count).map(|_| duplicate(fields)).collect()
 }
 
 /// Decodes the body of a ProduceAcks frame.
@@ -129,7 +176,12 @@ pub fn decode_acks(body: &[u8]) -> Result<Vec<ProduceAck>, FrameError> {
     for _ in 0..count {
         let correlation = fields.u64()?;
         let result = match fields.u8()? {
-            0 => Ok(Stored { base_offset: Offset(fields.u64()?), append_time: Timestamp(fields.u64()? as i64) }),
+            0 => {
+                let stored =
+                    Stored { base_offset: Offset(fields.u64()?), append_time: Timestamp(fields.u64()? as i64) };
+                Ok(Produced::Stored(stored))
+            }
+            2 => Ok(Produced::Duplicates(take_duplicates(&mut fields)?)),
             1 => Err(Refusal::take(&mut fields)?),
             other => return Err(FrameError::Unknown { what: "ack result", value: other.into() }),
         };

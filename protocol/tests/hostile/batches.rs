@@ -107,7 +107,7 @@ fn a_header_field_out_of_range_is_refused_under_right_checksums() {
     refused("header version", 4, &[2]);
     refused("checksum kind", 5, &[2]);
     (1..16).for_each(|bit| refused("stamped flag", 6, &(1u16 << bit).to_le_bytes()));
-    (0..16).for_each(|bit| refused("flag", 56, &(1u32 << bit).to_le_bytes()));
+    (1..16).for_each(|bit| refused("flag", 56, &(1u32 << bit).to_le_bytes()));
     (3..=255).for_each(|codec| refused("codec", 60, &[codec]));
     [61, 62, 63, 104, 111].into_iter().for_each(|at| refused("reserved", at, &[1]));
     let body = (whole.len() - HEADER_BYTES) as u32;

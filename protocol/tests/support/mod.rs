@@ -8,12 +8,18 @@ use millstream_protocol::batch::{BatchBuilder, BatchView, Codec, Stamp, stamp};
 use millstream_protocol::frame::consume::BatchesPrefix;
 use millstream_protocol::frame::control::{
     Cleanup, Compaction, ConsumeEvent, ConsumeMode, ConsumeOpen, ConsumeOpened, ConsumePosition, ConsumeStart,
-    CreateMode, Durability, LakeConfig, LakeFormat, LakePartition, LakeStatus, Message, PartitionInfo,
+    CreateMode, Durability, LakeConfig, LakeFormat, LakePartition, LakeStatus, Message, NextSequence, PartitionInfo,
     PartitionRecovery, PartitionState, RecoveryInfo, Request, Response, Start, StreamConfig, StreamInfo, StreamSummary,
 };
+use millstream_protocol::frame::group::{
+    AssignedPartition, Assignment, CommitResult, CommittedOffset, GroupHeartbeat, GroupInfo, GroupJoin, GroupMember,
+    GroupPartition, GroupReset, GroupState, GroupSummary, Membership, OffsetCommit, ResetTo, StreamPartition,
+};
 use millstream_protocol::frame::hello::{Hello, HelloOk};
-use millstream_protocol::frame::produce::{OpenProduce, ProduceAck, ProducePrefix, Stored, decode_acks, encode_acks};
-use millstream_protocol::frame::{FLAG_RESUME, FrameHeader, Kind, Refusal};
+use millstream_protocol::frame::produce::{
+    Duplicate, OpenProduce, ProduceAck, ProducePrefix, Produced, Stored, decode_acks, encode_acks,
+};
+use millstream_protocol::frame::{FLAG_RESEND, FLAG_RESUME, FrameHeader, Kind, Refusal};
 use millstream_protocol::{
     Code, Epoch, Header, Incarnation, Offset, PartitionId, ProducerId, Record, StreamId, Timestamp,
 };
@@ -75,17 +81,25 @@ fn by_hand() -> Vec<Sample> {
     let hello_ok = HelloOk { version: 1, server_id: 0x0102_0304_0506_0708, server_version: "0.1.0".into() };
     let refusal = Refusal { code: Code::Throttled, retry_after_ms: 1_500, text: "too much at once: wait".into() };
     let prefix = ProducePrefix { stream: StreamId(0x0a0b_0c0d), partition: PartitionId(258), epoch: Epoch(515) };
+    let stored =
+        |offset, time| Ok(Produced::Stored(Stored { base_offset: Offset(offset), append_time: Timestamp(time) }));
+    let duplicate =
+        |index, offset| Duplicate { index, offset: Offset(offset), append_time: Timestamp(1_700_000_000_456) };
     let acks = vec![
-        ProduceAck {
-            correlation: 0x0102_0304,
-            result: Ok(Stored { base_offset: Offset(1_000_000), append_time: Timestamp(1_700_000_000_123) }),
-        },
+        ProduceAck { correlation: 0x0102_0304, result: stored(1_000_000, 1_700_000_000_123) },
         ProduceAck { correlation: 0x0102_0305, result: Err(Refusal::new(Code::RecordTooLarge, "split it")) },
-        ProduceAck { correlation: u64::MAX, result: Ok(Stored { base_offset: Offset(0), append_time: Timestamp(-1) }) },
+        ProduceAck {
+            correlation: 0x0102_0306,
+            result: Ok(Produced::Duplicates(vec![duplicate(0, 17), duplicate(9, 3)])),
+        },
+        ProduceAck { correlation: u64::MAX, result: stored(0, -1) },
     ];
     let batches =
         BatchesPrefix { partition: PartitionId(3), high_watermark: Offset(0x1234_5678_9abc), log_start: Offset(77) };
-    let produce = FrameHeader { flags: FLAG_RESUME, ..FrameHeader::new(Kind::Produce, 0x0807_0605_0403_0201, 70_000) };
+    let produce = FrameHeader {
+        flags: FLAG_RESUME | FLAG_RESEND,
+        ..FrameHeader::new(Kind::Produce, 0x0807_0605_0403_0201, 70_000)
+    };
     let frame_header = |bytes: &[u8]| match bytes.first_chunk() {
         Some(bytes) => FrameHeader::decode(bytes).map_err(|error| error.to_string()),
         None => Err("a frame header is read whole or not at all".to_owned()),
@@ -110,6 +124,7 @@ fn stream_config() -> StreamConfig {
         segment_bytes: 64 << 20,
         record_bytes_max: 2 << 20,
         cleanup: Cleanup::Compact(Compaction { delete_retention_ms: 0x0a0b_0c0d, min_compaction_lag_ms: 0x0102_0304 }),
+        dedup_window_ms: 0x0051_5253,
     }
 }
 
@@ -183,7 +198,89 @@ fn requests() -> Vec<Sample> {
         control("request_describe_recovery", Request::DescribeRecovery),
         control("request_lake_status", Request::LakeStatus { name: "bronze".into() }),
         control("request_flush_lake", Request::FlushLake { name: "bronze".into(), timeout_ms: 60_000 }),
+        control("request_init_producer", Request::InitProducer { name: Some("meter-17".into()) }),
+        control("request_bump_producer", Request::BumpProducer { id: 0x0102_0304_0506, epoch: 7, stream: 42 }),
+        control("request_join_group", Request::JoinGroup(join())),
+        control("request_heartbeat_group", Request::HeartbeatGroup(heartbeat())),
+        control("request_leave_group", Request::LeaveGroup { group: "g".into(), member: 0x1718, for_good: true }),
+        control("request_commit_offsets", commit_offsets()),
+        control("request_fetch_offsets", Request::FetchOffsets { group: "g".into(), partitions: vec![at(42, 3)] }),
+        control("request_list_groups", Request::ListGroups),
+        control("request_describe_group", Request::DescribeGroup { name: "landing".into() }),
+        control("request_reset_group", Request::ResetGroup(reset(ResetTo::Shift(-500)))),
+        control("request_reset_group_time", Request::ResetGroup(reset(ResetTo::Time(1_700_000_000_000)))),
+        control("request_delete_group", Request::DeleteGroup { name: "landing".into() }),
+        control(
+            "request_delete_offsets",
+            Request::DeleteOffsets { group: "g".into(), stream: name(), partitions: vec![1, 2] },
+        ),
     ]
+}
+
+fn at(stream: u64, partition: u32) -> StreamPartition {
+    StreamPartition { stream, partition }
+}
+
+fn join() -> GroupJoin {
+    GroupJoin {
+        group: "landing".into(),
+        member: 0x0102_0304_0506_0708,
+        instance: Some("pod-3".into()),
+        streams: vec!["flights".into(), "weather".into()],
+        session_timeout_ms: 15_000,
+        rebalance_timeout_ms: 60_000,
+        client: "worker 1.0".into(),
+    }
+}
+
+fn heartbeat() -> GroupHeartbeat {
+    GroupHeartbeat { group: "landing".into(), member: 0x0102_0304_0506_0708, seen: 9, applied: 7, wait_ms: 5_000 }
+}
+
+fn commit_offsets() -> Request {
+    let commit = |partition, epoch, batch_epoch| OffsetCommit {
+        at: at(42, partition),
+        epoch,
+        offset: 1_000_000,
+        batch_epoch,
+        metadata: "row 17".into(),
+    };
+    let commits = vec![commit(0, 3, Some(9)), commit(1, 7, None)];
+    Request::CommitOffsets { group: "landing".into(), member: Some(0x0102_0304_0506_0708), commits }
+}
+
+fn reset(to: ResetTo) -> GroupReset {
+    GroupReset { group: "landing".into(), stream: "flights".into(), partitions: vec![0, 5], to, dry_run: true }
+}
+
+fn group_info() -> GroupInfo {
+    let member = GroupMember {
+        member: 0x0102_0304_0506_0708,
+        instance: Some("pod-3".into()),
+        client: "worker 1.0".into(),
+        streams: vec!["flights".into()],
+        session_left_ms: 12_345,
+        holds: vec![at(42, 0), at(42, 1)],
+    };
+    let partition = GroupPartition {
+        stream: "flights".into(),
+        at: at(42, 0),
+        member: Some(0x0102_0304_0506_0708),
+        committed: Some(900),
+        committed_ms: 1_700_000_000_789,
+        log_start: 100,
+        high_watermark: 1_000,
+        lag: 101,
+        metadata: "row 17".into(),
+    };
+    GroupInfo {
+        name: "landing".into(),
+        state: GroupState::Rebalancing,
+        version: 9,
+        members: vec![member],
+        partitions: vec![partition],
+        lag: 102,
+    }
 }
 
 fn responses() -> Vec<Sample> {
@@ -217,6 +314,19 @@ fn responses() -> Vec<Sample> {
         bytes: 1 << 30,
     };
     let streams = vec![summary(1, "a", Durability::Synced), summary(2, "weather.eu-1", Durability::Written)];
+    let next = vec![NextSequence { partition: 0, next: Some(1_000) }, NextSequence { partition: 1, next: None }];
+    let assigned = |partition, epoch| AssignedPartition { at: at(42, partition), epoch };
+    let assignment = Assignment { version: 9, partitions: vec![assigned(0, 3), assigned(1, 7)] };
+    let membership = |assignment| Membership { assignment, heartbeat_interval_ms: 5_000 };
+    let committed = |code, text: &str| CommitResult { at: at(42, 3), code, text: text.to_owned() };
+    let offset = |offset| CommittedOffset { at: at(42, 3), offset, batch_epoch: Some(9), metadata: "row 17".into() };
+    let group_summary = GroupSummary {
+        name: "landing".into(),
+        state: GroupState::Stable,
+        members: 3,
+        streams: vec!["flights".into()],
+        lag: 17,
+    };
     vec![
         control("response_done", Response::Done),
         control("response_stream", Response::Stream(stream)),
@@ -226,6 +336,14 @@ fn responses() -> Vec<Sample> {
         control("response_lakes", Response::Lakes(vec![lake_config(), lake_config()])),
         control("response_lake_status", Response::LakeStatus(lake_status())),
         control("response_recovery", Response::Recovery(recovery())),
+        control("response_producer", Response::Producer { id: 0x0102_0304_0506, epoch: 7 }),
+        control("response_producer_bumped", Response::ProducerBumped { epoch: 8, partitions: next }),
+        control("response_membership", Response::Membership(membership(Some(assignment)))),
+        control("response_membership_same", Response::Membership(membership(None))),
+        control("response_committed", Response::Committed(vec![committed(0, ""), committed(307, "it has moved")])),
+        control("response_offsets", Response::Offsets(vec![offset(Some(17)), offset(None)])),
+        control("response_groups", Response::Groups(vec![group_summary])),
+        control("response_group", Response::Group(group_info())),
     ]
 }
 

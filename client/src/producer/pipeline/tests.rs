@@ -37,7 +37,10 @@ fn send(pipeline: &mut Pipeline, now: Instant) -> Option<Outgoing> {
 }
 
 fn stored(correlation: u64) -> ProduceAck {
-    ProduceAck { correlation, result: Ok(Stored { base_offset: Offset(0), append_time: Timestamp(0) }) }
+    ProduceAck {
+        correlation,
+        result: Ok(Produced::Stored(Stored { base_offset: Offset(0), append_time: Timestamp(0) })),
+    }
 }
 
 fn refused(correlation: u64, code: Code) -> ProduceAck {

@@ -15,6 +15,7 @@ const ROLL_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=512 << 20;
 const ROLL_AGE_MS: std::ops::RangeInclusive<u64> = 100..=24 * 60 * 60 * 1_000;
 const RETENTION_MS_MIN: u64 = 1_000;
 /// Bounds the catalog's memory and the start's work.
+const DEDUP_WINDOW_MS: std::ops::RangeInclusive<u64> = 1_000..=24 * 60 * 60 * 1_000;
 const STREAMS_MAX: usize = 100_000;
 const LAKES_MAX: usize = 1_000;
 
@@ -171,6 +172,7 @@ impl Catalog {
         range("partitions", incarnations.len() as u64, 1..=u64::from(PARTITIONS_MAX))?;
         range("segment_bytes", config.segment_bytes, SEGMENT_BYTES)?;
         range("record_bytes_max", u64::from(config.record_bytes_max), 1..=RECORD_BYTES_MAX as u64)?;
+        range("dedup_window_ms", u64::from(config.dedup_window_ms), DEDUP_WINDOW_MS)?;
         if let Some(age) = config.retention_ms {
             range("retention_ms", age, RETENTION_MS_MIN..=i64::MAX as u64)?;
         }

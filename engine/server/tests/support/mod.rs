@@ -15,7 +15,7 @@ use millstream_protocol::frame::control::{
     StreamConfig, StreamInfo,
 };
 use millstream_protocol::frame::hello::{Hello, HelloOk, PROTOCOL_VERSION};
-use millstream_protocol::frame::produce::{OpenProduce, ProduceAck, ProducePrefix, Stored, decode_acks};
+use millstream_protocol::frame::produce::{OpenProduce, ProduceAck, ProducePrefix, Produced, Stored, decode_acks};
 use millstream_protocol::frame::{FLAG_RESUME, FRAME_HEADER_BYTES, FrameHeader, Kind, Refusal};
 use millstream_protocol::{ALPN, Code, Epoch, Incarnation, Offset, PartitionId, Record, StreamId};
 use millstream_server::{Server, ServerConfig};
@@ -299,7 +299,11 @@ impl Producer {
             self.acks = decode_acks(&body).expect("acks");
         }
         let ack = self.acks.remove(0);
-        (ack.correlation, ack.result)
+        let stored = ack.result.map(|produced| match produced {
+            Produced::Stored(stored) => stored,
+            Produced::Duplicates(all) => panic!("duplicates where none were sent: {all:?}"),
+        });
+        (ack.correlation, stored)
     }
 
     /// Sends one batch and waits for its result.

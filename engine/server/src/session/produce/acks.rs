@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use millstream_log::{AppendSink, Appended, LogError};
-use millstream_protocol::frame::produce::{ProduceAck, Stored, encode_acks};
+use millstream_protocol::frame::produce::{ProduceAck, Produced, Stored, encode_acks};
 use millstream_protocol::frame::{Kind, Refusal};
 use millstream_protocol::limits::{ERROR_TEXT_BYTES_MAX, FRAME_BYTES_MAX};
 use parking_lot::Mutex;
@@ -218,7 +218,10 @@ impl AppendSink for Acks {
             for (token, result) in results {
                 let Some(Routed { lane, in_hand, .. }) = state.in_hand.remove(&token) else { continue };
                 let result = result
-                    .map(|appended| Stored { base_offset: appended.base_offset, append_time: appended.append_time })
+                    .map(|appended| {
+                        let Appended { base_offset, append_time } = appended;
+                        Produced::Stored(Stored { base_offset, append_time })
+                    })
                     .map_err(|error| log_refusal(&error));
                 done.push((in_hand, result.as_ref().map(|_| ()).map_err(Refusal::clone)));
                 let correlation = done.last().map_or(0, |(in_hand, _)| in_hand.correlation);

@@ -66,7 +66,9 @@ pub(super) fn records(view: &BatchView, config: &StreamConfig) -> Result<(), Ref
 
 fn refusal(error: &BatchError) -> Refusal {
     let code = match error {
-        BatchError::RecordLimit { .. } | BatchError::ReservedHeader(_) => Code::IllegalRecord,
+        BatchError::RecordLimit { .. } | BatchError::ReservedHeader(_) | BatchError::DedupId { .. } => {
+            Code::IllegalRecord
+        }
         BatchError::Unknown { .. } => Code::Unsupported,
         BatchError::OutOfRange { what: "body length" | "uncompressed length", .. } => Code::BatchTooLarge,
         _ => Code::CorruptBatch,
