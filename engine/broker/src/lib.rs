@@ -22,6 +22,7 @@
 mod broker;
 pub mod catalog;
 mod error;
+pub mod group;
 mod recovery;
 mod stream;
 
