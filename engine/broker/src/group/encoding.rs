@@ -65,11 +65,7 @@ impl From<&Group> for GroupImage {
         });
         let seat = |seat: &Seat| SeatImage {
             target: seat.target,
-            hold: seat.hold.map(|hold| HoldImage {
-                member: hold.member,
-                epoch: hold.epoch,
-                revoked: hold.revoked,
-            }),
+            hold: seat.hold.map(|hold| HoldImage { member: hold.member, epoch: hold.epoch, revoked: hold.revoked }),
         };
         let streams = group.streams.iter().map(|(id, stream)| StreamImage {
             id: *id,

@@ -60,8 +60,14 @@ impl Sessions {
     ) {
         self.change(key, |session| {
             let session = session.unwrap_or(Session { timeout, rebalance_timeout, seen: now, revoking: None });
-            let since = session.revoking.filter(|(version, _)| Some(*version) == revoking).map_or(now, |(_, since)| since);
-            Session { timeout, rebalance_timeout, seen: session.seen, revoking: revoking.map(|version| (version, since)) }
+            let since =
+                session.revoking.filter(|(version, _)| Some(*version) == revoking).map_or(now, |(_, since)| since);
+            Session {
+                timeout,
+                rebalance_timeout,
+                seen: session.seen,
+                revoking: revoking.map(|version| (version, since)),
+            }
         });
     }
 

@@ -304,7 +304,8 @@ impl Group {
     }
 
     pub(super) fn reads(&self, stream: &str) -> bool {
-        let reads = |member: &Member| member.settings.streams.binary_search_by(|name| name.as_str().cmp(stream)).is_ok();
+        let reads =
+            |member: &Member| member.settings.streams.binary_search_by(|name| name.as_str().cmp(stream)).is_ok();
         self.members.values().any(reads)
     }
 
@@ -409,9 +410,9 @@ impl Group {
         }
         for hold in holds {
             if let Some(member) = self.members.get_mut(&hold.member) {
-                member.version = version;
-                if let Some(revoked) = hold.revoked {
-                    member.forget_revoked(revoked);
+                match hold.revoked {
+                    Some(revoked) => member.forget_revoked(revoked),
+                    None => member.version = version,
                 }
             }
         }

@@ -251,7 +251,8 @@ impl Groups {
 
 fn stream_changed(group: &Group, stream: &StreamCount) -> Vec<Event> {
     let known = group.streams.get(&stream.id).map_or(0, |known| known.seats.len());
-    if known == stream.partitions as usize || (stream.partitions > 0 && !group.reads(&stream.name)) {
+    // One that nobody reads any more may still be in somebody's hands.
+    if known == stream.partitions as usize || (known == 0 && !group.reads(&stream.name)) {
         return Vec::new();
     }
     let mut draft = Draft::of(group);
