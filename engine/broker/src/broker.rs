@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use millstream_log::{Identity, Kind, Log, LogConfig, LogError, Partition, StateLog, Stopwatch};
+use millstream_log::{Identity, InternalLog, Kind, Log, LogConfig, LogError, Partition, StateLog, Stopwatch};
 use millstream_protocol::frame::control::{CreateMode, LakeConfig, StreamConfig};
 use millstream_protocol::limits::PARTITIONS_MAX;
 use millstream_protocol::{Incarnation, LakeId, PartitionId, StreamId};
@@ -86,7 +86,7 @@ impl Broker {
     pub fn open(config: BrokerConfig) -> Result<Arc<Self>, BrokerError> {
         let started = Stopwatch::start();
         let log = Log::open(&config.data_dir, config.log.clone(), random())?;
-        let catalog: StateLog<Catalog> = log.open_catalog(Incarnation(random()))?;
+        let catalog: StateLog<Catalog> = log.open_internal(InternalLog::Catalog, Incarnation(random()))?;
         // One durable write gives this start its number: every partition's epoch.
         let now = log.now();
         catalog.update(|catalog| catalog.step(Input::Start { now }))?;
