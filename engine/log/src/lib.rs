@@ -85,5 +85,6 @@ pub use read::Chunk;
 pub use recovery::open::Recovered;
 pub use retention::{Reason, RetentionPolicy, SegmentFacts, plan_retention};
 pub use segment::{Identity, Kind};
+pub use state_log::table::{StateTable, TableEvent};
 pub use state_log::{Machine, StateLog};
 pub use verify::{Damage, PartitionReport, accept_losses, verify};
