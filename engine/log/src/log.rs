@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use millstream_protocol::{Epoch, PartitionId, StreamId};
+use millstream_protocol::{Epoch, StreamId};
 use parking_lot::Mutex;
 
 use crate::checkpoint::{self, Checkpoint, Checkpoints};
@@ -237,7 +237,8 @@ impl Log {
         storage.create_dir_all(&root).context("create", &root)?;
         storage.sync_dir(self.dir.root()).context("sync", self.dir.root())?;
         let mut found = storage.list(&root).context("list", &root)?.into_iter().filter(|entry| entry.is_dir);
-        let parsed = found.find_map(|entry| parse_partition_dir_name(&entry.name).filter(|(id, _)| *id == log.partition()));
+        let parsed =
+            found.find_map(|entry| parse_partition_dir_name(&entry.name).filter(|(id, _)| *id == log.partition()));
         let (partition, incarnation) = parsed.unwrap_or((log.partition(), incarnation));
         let identity = Identity { stream: StreamId(0), partition, incarnation, kind: Kind::State };
         let dir = root.join(partition_dir_name(partition, incarnation));

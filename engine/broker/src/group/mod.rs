@@ -23,13 +23,22 @@
 //! `tests/assignment.rs`.
 
 pub mod assign;
+mod commits;
 mod encoding;
 mod event;
+mod members;
+pub mod offsets;
+mod overview;
 mod sessions;
+mod shell;
 mod state;
 mod step;
+mod streams;
 
 pub use event::{Event, Held, MemberSettings, Removal, StreamCount, Target};
+pub use members::Heartbeat;
 pub use sessions::{MemberKey, Sessions};
+pub(crate) use shell::GroupShell;
+pub use shell::GroupStats;
 pub use state::{Group, GroupStream, Groups, Hold, Member, Seat};
 pub use step::Input;

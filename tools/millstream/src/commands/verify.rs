@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use millstream_log::{Damage, Identity, Kind, LogError, PartitionReport};
+use millstream_log::{Damage, Identity, InternalLog, Kind, LogError, PartitionReport};
 use millstream_protocol::{ByteSize, Code, Offset, StreamId};
 use serde::Serialize;
 
