@@ -80,7 +80,7 @@ mod verify;
 
 pub use clock::{Clock, Stopwatch, SystemClock, WallClock};
 pub use compaction::{Compacted, CompactionFacts, CompactionPlan, CompactionPolicy, plan_compaction};
-pub use data_dir::FORMAT_VERSION;
+pub use data_dir::{FORMAT_VERSION, InternalLog};
 pub use dedup::DedupKey;
 pub use error::LogError;
 pub use event_listener::{EventListener, Listener};
