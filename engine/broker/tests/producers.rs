@@ -69,7 +69,7 @@ fn a_bump_fences_the_epoch_and_says_where_to_go_on_as_often_as_it_is_asked() {
     let stream = broker.create_stream("s", 2, StreamConfig::default(), CreateMode::Explicit).unwrap();
     let id = broker.init_producer(None).unwrap();
     assert_eq!((append(&stream, id, 0, 0), append(&stream, id, 0, 1)), (Ok(0), Ok(1)));
-    let next = [NextSequence { partition: 0, next: Some(2) }, NextSequence { partition: 1, next: None }];
+    let next = [NextSequence { partition: 0, next: Some(2) }, NextSequence { partition: 1, next: Some(0) }];
     for _ in 0..2 {
         assert_eq!(broker.bump_producer(id, 0, stream.id).unwrap(), (1, next.to_vec()));
     }
