@@ -15,8 +15,7 @@ use millstream_protocol::batch::{BatchBuilder, BatchView, Codec};
 use millstream_protocol::frame::produce::Duplicate;
 use millstream_protocol::limits::{DEDUP_IDS_MAX, PRODUCERS_MAX};
 use millstream_protocol::{Code, Offset, ProducerId, Record, Timestamp};
-use parking_lot::Mutex;
-use support::{Bench, Fault, batch, read_all};
+use support::{Answers, Bench, Fault, batch, read_all};
 
 const P: u64 = 41;
 const SMALL: PartitionConfig = PartitionConfig {
@@ -80,16 +79,6 @@ fn values(partition: &Partition) -> Vec<String> {
 fn expect_sequences(partition: &Partition, producer: u64, sequences: std::ops::Range<u64>) {
     let expected: Vec<String> = sequences.map(|n| format!("{producer}:{n}")).collect();
     assert_eq!(values(partition), expected);
-}
-
-/// Appends that wait for the next step, and the answers in the order in which they came.
-#[derive(Default)]
-struct Answers(Mutex<Vec<(u64, Result<Appended, LogError>)>>);
-
-impl AppendSink for Answers {
-    fn complete(&self, results: Vec<(u64, Result<Appended, LogError>)>) {
-        self.0.lock().extend(results);
-    }
 }
 
 /// Hands all batches to the lane, which carries them out as one pass.
