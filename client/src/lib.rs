@@ -3,7 +3,8 @@
 //! One [`Client`] is one QUIC connection, made again when it is lost and shared by all that hangs on it:
 //!
 //! - [`Producer`]: batches records per partition, compresses them, keeps several batches in flight in order, waits
-//!   when its buffer is full, sends again after a lost connection, and gives a receipt for each record.
+//!   when its buffer is full, sends again after a lost connection so that each batch is stored once, and gives a receipt
+//!   for each record.
 //! - [`Consumer`]: reads a stream's partitions from a position, checks every batch, goes on after a lost
 //!   connection where it stood, and says what is missing.
 //! - Admin calls on the client itself: streams and lakes.
@@ -53,7 +54,7 @@ pub use config::{ClientBuilder, NoTrust, Trusted};
 pub use consumer::{ConsumedBatch, ConsumedRecord, ConsumedRecords, Consumer, ConsumerBuilder, Position, Start};
 pub use error::{Error, Gap, Result};
 pub use local::LocalServer;
-pub use producer::{Delivery, Producer, ProducerBuilder, ProducerStats, Receipt, partition_of_key};
+pub use producer::{Dedup, Delivery, Producer, ProducerBuilder, ProducerStats, Receipt, partition_of_key};
 pub use tls::Fingerprint;
 
 pub use millstream_protocol::batch::{BatchView, Codec};

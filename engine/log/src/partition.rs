@@ -14,8 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use bytes::Bytes;
 use crossbeam_channel::{Sender, bounded};
 use event_listener::{Event, EventListener};
-use millstream_protocol::batch::BatchView;
-use millstream_protocol::{Epoch, Incarnation, Offset, PartitionId, StreamId, Timestamp};
+use millstream_protocol::{Epoch, Incarnation, Offset, PartitionId, ProducerId, StreamId, Timestamp};
 use parking_lot::{Mutex, RwLock};
 
 use crate::compaction::{CompactionPolicy, Compactor};
@@ -23,6 +22,8 @@ use crate::error::{Context, LogError};
 use crate::lane::thread::LaneSender;
 use crate::lane::{Append, AppendSink, Appended, Command};
 use crate::log::Shared;
+use crate::new_batch::NewBatch;
+use crate::producers::Producers;
 use crate::read::{Chunk, Cursors, Found, find_time, read_segment};
 use crate::recovery::open::{Place, Recovered, create_segment, newest_append_time, open_segments};
 use crate::retention::{Reason, RetentionPolicy, SegmentFacts, plan_retention, trusts_age};
@@ -57,13 +58,20 @@ pub struct PartitionConfig {
     pub retention: RetentionPolicy,
     /// Whether of each key only the latest record is kept, and how.
     pub compaction: Option<CompactionPolicy>,
+    /// How long a dedup id is remembered, in milliseconds from its first append.
+    pub dedup_window_ms: u64,
 }
 
 impl Default for PartitionConfig {
-    /// Synced, segments of 256 MiB, everything kept.
+    /// Synced, segments of 256 MiB, everything kept, dedup ids for five minutes.
     fn default() -> Self {
-        let retention = RetentionPolicy::default();
-        Self { durability: Durability::Synced, segment_bytes: 256 << 20, retention, compaction: None }
+        Self {
+            durability: Durability::Synced,
+            segment_bytes: 256 << 20,
+            retention: RetentionPolicy::default(),
+            compaction: None,
+            dedup_window_ms: 5 * 60 * 1_000,
+        }
     }
 }
 
@@ -115,6 +123,8 @@ pub struct Partition {
     /// The offset below which all is known durable: never above the high watermark, below it on `written` partitions.
     synced_end: AtomicU64,
     bytes: AtomicU64,
+    /// Who has written into it, as far as that is durable.
+    pub(crate) producers: Mutex<Producers>,
     poison: Mutex<Option<Arc<str>>>,
     read_only: AtomicBool,
     deleted: AtomicBool,
@@ -194,6 +204,7 @@ impl Partition {
             high_watermark: AtomicU64::new(end.0),
             synced_end: AtomicU64::new(end.0),
             bytes: AtomicU64::new(bytes),
+            producers: Mutex::default(),
             poison: Mutex::new(None),
             read_only: AtomicBool::new(false),
             deleted: AtomicBool::new(false),
@@ -208,13 +219,22 @@ impl Partition {
         }))
     }
 
-    /// Appends a batch that a client sent: parsed, with a zero stamp (the caller has checked both). Never blocks: `sink`
-    /// gets the result, under `token`, on a lane's thread.
+    /// Appends a batch that a client sent: parsed, with a zero stamp (the caller has checked both), and with the keys of its
+    /// dedup ids if it is flagged. Never blocks: `sink` gets the result, under `token`, on a lane's thread.
+    ///
+    /// A batch of a producer with an id that was stored before is stored once: its sender gets the first one's offset.
     ///
     /// # Errors
     /// At once, and then `sink` is not called: [`LogError::ReadOnly`], [`LogError::DiskFull`], [`LogError::Throttled`],
-    /// [`LogError::Closed`], [`LogError::Deleted`]. Through `sink`: also [`LogError::DurabilityUnknown`].
-    pub fn append(self: &Arc<Self>, batch: BatchView, token: u64, sink: &Arc<dyn AppendSink>) -> Result<(), LogError> {
+    /// [`LogError::Closed`], [`LogError::Deleted`]. Through `sink`: also [`LogError::DurabilityUnknown`];
+    /// [`LogError::ProducerFenced`], [`LogError::OutOfOrderSequence`], [`LogError::UnknownProducer`];
+    /// [`LogError::Duplicates`], [`LogError::TwinDedupId`], [`LogError::DedupWindowFull`].
+    pub fn append(
+        self: &Arc<Self>,
+        batch: impl Into<NewBatch>,
+        token: u64,
+        sink: &Arc<dyn AppendSink>,
+    ) -> Result<(), LogError> {
         if self.deleted.load(Ordering::Acquire) {
             return Err(LogError::Deleted);
         }
@@ -224,14 +244,14 @@ impl Partition {
         if self.identity.kind == Kind::Records && self.shared.space.is_low() {
             return Err(LogError::DiskFull);
         }
-        self.lane.append(Append { partition: self.clone(), batch, token, sink: sink.clone() })
+        self.lane.append(Append { partition: self.clone(), batch: batch.into(), token, sink: sink.clone() })
     }
 
     /// Appends a batch and waits until the durability holds: for who embeds the log.
     ///
     /// # Errors
     /// As [`append`](Self::append).
-    pub fn append_wait(self: &Arc<Self>, batch: BatchView) -> Result<Appended, LogError> {
+    pub fn append_wait(self: &Arc<Self>, batch: impl Into<NewBatch>) -> Result<Appended, LogError> {
         let (sink, wait) = WaitSink::pair();
         self.append(batch, 0, &sink)?;
         drop(sink);
@@ -354,6 +374,12 @@ impl Partition {
     fn accepted_resume(&self, lost: Offset) -> Option<Offset> {
         let state = self.state.lock().clone()?;
         state.read(|table| accepted_losses(table).find(|(from, resume)| *from <= lost && lost < *resume).map(|l| l.1))
+    }
+
+    /// The sequence that the partition stores next of a producer; `None` if it knows no batch of it. What is in a lane's hands
+    /// is not counted: ask behind [`Log::fence_producer`](crate::Log::fence_producer).
+    pub fn next_sequence(&self, producer: ProducerId) -> Option<u64> {
+        self.producers.lock().standing(producer).map(|standing| standing.next)
     }
 
     /// Fires when the high watermark, the log start or the health changes. Listen, look again, then wait.

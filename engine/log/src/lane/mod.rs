@@ -14,10 +14,10 @@ pub(crate) mod thread;
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
-use millstream_protocol::batch::BatchView;
 use millstream_protocol::{Offset, Timestamp};
 
 use crate::error::LogError;
+use crate::new_batch::NewBatch;
 use crate::partition::Partition;
 
 /// Where a batch was stored.
@@ -58,7 +58,7 @@ pub(crate) enum Command {
 /// One batch on its way.
 pub(crate) struct Append {
     pub partition: Arc<Partition>,
-    pub batch: BatchView,
+    pub batch: NewBatch,
     pub token: u64,
     pub sink: Arc<dyn AppendSink>,
 }

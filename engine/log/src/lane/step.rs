@@ -123,6 +123,7 @@ impl Lane {
     /// Stamps a batch and adds it to its partition's group.
     fn stage(&mut self, append: Append) {
         let Append { partition, batch, token, sink } = append;
+        let batch = batch.view;
         let mut tail = partition.tail.lock();
         if tail.poison.is_none() && self.must_roll(&partition, &tail, &batch) {
             self.pass(Some((&partition, &mut tail)));
