@@ -12,6 +12,7 @@ mod failure;
 mod judge;
 mod last_read;
 mod load;
+mod proxy;
 mod report;
 mod run_dir;
 mod scenarios;
@@ -28,12 +29,18 @@ use crate::failure::Failure;
 async fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Sim(sim) => return scenarios::sim::run(&sim),
-        Command::Kill(kill) => Box::pin(scenarios::kill::run(kill)).await,
+        Command::Kill(kill) => {
+            Box::pin(scenarios::kill::run(kill)).await.map(|report| (report.to_string(), report.exit()))
+        }
+        Command::Producers(producers) => {
+            let report = Box::pin(scenarios::producers::run(producers)).await;
+            report.map(|report| (report.to_string(), report.exit()))
+        }
     };
     match result {
-        Ok(report) => {
-            println!("{report}");
-            ExitCode::from(report.exit())
+        Ok((text, exit)) => {
+            println!("{text}");
+            ExitCode::from(exit)
         }
         Err(Failure::CannotBegin(text)) => {
             eprintln!("error: {text}");
