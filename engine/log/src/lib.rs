@@ -75,6 +75,7 @@ mod retention;
 mod segment;
 mod state_log;
 pub mod storage;
+mod tables;
 mod verify;
 
 pub use clock::{Clock, Stopwatch, SystemClock, WallClock};

@@ -273,7 +273,9 @@ impl Run<'_> {
                 return Ok(());
             }
         };
-        let (removed, cleaned) = (written.removed, written.cleaned);
+        // What goes may be the first record of a dedup id.
+        partition.keep_dedup_ids(old.extent().end)?;
+        let (removed, cleaned, producers) = (written.removed, written.cleaned, written.producers.clone());
         let mut written = Some(written);
         let publish = || written.take().expect("asked once").publish(storage, partition.dir());
         let published = partition.replace_sealed(old, publish);
@@ -283,7 +285,7 @@ impl Run<'_> {
         };
         self.memory.cleaned.insert(name(&new), cleaned);
         let incarnation = partition.incarnation();
-        new.write_index(storage, incarnation, &new.extent());
+        new.write_index(storage, incarnation, &new.extent(), &producers);
         self.unlink(storage, &old.index_path())?;
         self.unlink(storage, old.path())?;
         self.fatal(storage.sync_dir(partition.dir()).context("sync", partition.dir()))?;

@@ -1,9 +1,10 @@
 //! Commit lanes: a few threads that own the partitions' tails.
 //!
 //! Appends go to a lane through a channel; the lane drains all that waits, stamps it, hands it to its [`journal`], and
-//! answers every waiter by its own partition's result. [`step`] is what a lane does with one drained heap of commands;
+//! answers every waiter by its own partition's result. [`admission`] says which batches are stored; [`step`] is what a lane does with one drained heap of commands;
 //! [`thread`] drives it, or a simulator does ([`stepped`]).
 
+pub(crate) mod admission;
 pub(crate) mod flush;
 pub(crate) mod journal;
 pub(crate) mod ring;
