@@ -21,7 +21,8 @@ impl Dedup {
     /// Gives the record an id, if it has none and is to have one.
     pub(super) fn fill(self, record: &mut Record) {
         if self == Dedup::Content && record.headers.iter().all(|header| header.name != DEDUP_ID) {
-            *record = std::mem::take(record).dedup_id(content_id(record));
+            let id = content_id(record);
+            *record = std::mem::take(record).dedup_id(id);
         }
     }
 }

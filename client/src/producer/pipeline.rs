@@ -358,4 +358,8 @@ pub(super) fn is_final(error: &Error) -> bool {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
+mod plain_model;
+#[cfg(test)]
 mod tests;

@@ -197,7 +197,7 @@ impl Bumps {
         }
         tracing::debug!(stream = shared.target.name, epoch, "the producer's epoch was raised");
         let unknown = shared.pipeline.lock().bumped(epoch, &next);
-        shared.take(unknown.into_iter().map(|batch| Answered { known: None, finished: Some(batch) }).collect());
+        shared.take(unknown.into_iter().map(Answered::from).collect());
         shared.pack.notify_one();
         Ok(())
     }

@@ -9,15 +9,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use millstream_protocol::batch::BatchError;
-use millstream_protocol::frame::produce::Stored;
 use millstream_protocol::limits::TIMESTAMP_AHEAD_MS_MAX;
 use millstream_protocol::{ByteSize, Code, Record, Timestamp};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::accumulator::Accumulator;
-use super::delivery::{Acked, Delivery, Ticket};
-use super::pipeline::{Answered, Batch, Finished, Known, Pipeline, is_final};
+use super::delivery::{Delivery, Ticket};
+use super::pipeline::{Answered, Batch, Finished, Pipeline, is_final};
 use super::{ProducerStats, Settings, Target};
 use crate::client::Client;
 use crate::clock::WallClock;
@@ -209,19 +208,7 @@ impl Shared {
         }
         drop(books);
         self.room.notify_waiters();
-        for Answered { known, finished } in answered {
-            if let Some(Known { ticket, duplicates, epoch }) = known {
-                ticket.know(&duplicates, epoch, at);
-            }
-            let Some(Finished { batch, epoch, result }) = finished else { continue };
-            let acked = |stored: Stored| Acked {
-                base_offset: stored.base_offset,
-                append_time: stored.append_time,
-                epoch,
-                at,
-            };
-            batch.ticket.complete(result.map(|stored| stored.map(acked)));
-        }
+        answered.into_iter().for_each(|answered| answered.tell(at));
     }
 
     /// Gives up what is older than the delivery timeout. Says whether something as old is in flight.

@@ -10,7 +10,7 @@ use millstream_protocol::frame::produce::{Duplicate, Stored};
 use millstream_protocol::{Code, Epoch, Outcome, PartitionId, ProducerId};
 
 use crate::error::Error;
-use crate::producer::delivery::Ticket;
+use crate::producer::delivery::{Acked, Ticket};
 
 /// What a producer's batches carry in their headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -146,6 +146,26 @@ pub(in crate::producer) struct Answered {
     pub known: Option<Known>,
     /// The batch is through.
     pub finished: Option<Finished>,
+}
+
+impl Answered {
+    /// Tells who waits for the records.
+    pub fn tell(self, at: Instant) {
+        if let Some(Known { ticket, duplicates, epoch }) = self.known {
+            ticket.know(&duplicates, epoch, at);
+        }
+        if let Some(Finished { batch, epoch, result }) = self.finished {
+            let acked =
+                |Stored { base_offset, append_time }| Acked { base_offset, append_time, epoch, at };
+            batch.ticket.complete(result.map(|stored| stored.map(acked)));
+        }
+    }
+}
+
+impl From<Finished> for Answered {
+    fn from(finished: Finished) -> Self {
+        Self { known: None, finished: Some(finished) }
+    }
 }
 
 /// Records of a batch that the server has from elsewhere.
