@@ -238,11 +238,16 @@ impl Recorder {
     /// # Errors
     /// The file cannot be made, or is there already.
     pub fn create(dir: &Path, process: u32, clock: Clock) -> Result<Self, HistoryError> {
-        let path = dir.join(format!("process-{process:04}.jsonl"));
+        let path = Self::path(dir, process);
         match File::create_new(&path) {
             Ok(file) => Ok(Self { path, process, clock, out: BufWriter::new(file), failed: None }),
             Err(source) => Err(HistoryError::Io { path, source }),
         }
+    }
+
+    /// Where a process's file is.
+    pub fn path(dir: &Path, process: u32) -> PathBuf {
+        dir.join(format!("process-{process:04}.jsonl"))
     }
 
     /// The clock it goes by.

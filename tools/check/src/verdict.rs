@@ -150,6 +150,8 @@ pub struct Counts {
     pub delivered: u64,
     /// Of them those that somebody of the group had worked on before.
     pub redelivered: u64,
+    /// What may be worked on again, at most: under each hold, the records behind the last commit that was taken.
+    pub uncommitted: u64,
     /// Commits that were taken,
     pub commits: u64,
     /// and commits that were refused.

@@ -562,6 +562,8 @@ fn good_a_member_takes_over_from_one_that_was_killed_and_from_one_that_let_go() 
     let verdict = all_three(story).passes();
     let counts = verdict.counts();
     assert_eq!((counts.delivered, counts.redelivered, counts.commits, counts.commits_refused), (4, 1, 2, 1));
+    // The two of the first member: whether its commit was taken is not known.
+    assert_eq!(counts.uncommitted, 2);
 }
 
 #[test]

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::group::member::Member;
+
 /// Tortures a Millstream server, and judges what its clients saw.
 ///
 /// The last line of stdout is the verdict. Exit code 0: PASS; 1: FAIL; 2: the run could not begin.
@@ -21,6 +23,11 @@ pub enum Command {
     Kill(Kill),
     /// Kill the server and cut connections under producers whose records stand once, and count how often each stands
     Producers(Producers),
+    /// Kill members of a consumer group every second, and the server twice, and see whether every record was worked on
+    Groups(Groups),
+    /// A member of the group of `groups`, which starts it
+    #[command(hide = true)]
+    Member(Member),
     /// Run the log on a simulated disk that misbehaves, and hold it against its model
     Sim(Sim),
 }
@@ -101,6 +108,34 @@ pub struct Producers {
     pub keep_dir: Option<PathBuf>,
 }
 
+#[derive(Debug, Clone, Args)]
+pub struct Groups {
+    /// How long members are killed, one a second
+    #[arg(long, value_name = "S", default_value_t = 60, value_parser = clap::value_parser!(u32).range(3..=3_600))]
+    pub seconds: u32,
+    /// Decides every choice that is not the clock's [default: a new one; the verdict names it]
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+    /// The `millstream` program [default: the one beside this program; under `cargo run` it is built first]
+    #[arg(long, value_name = "PATH")]
+    pub server: Option<PathBuf>,
+    /// Events to send, one JSON object a line, keyed by `tailnum`; .zst is unpacked [default: made-up ones]
+    #[arg(long, value_name = "FILE")]
+    pub data: Option<PathBuf>,
+    /// Members at one time
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub members: u32,
+    /// Partitions of the stream
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub partitions: u32,
+    /// A canary: members commit before they work; the run must then FAIL
+    #[arg(long)]
+    pub commit_first: bool,
+    /// Keep data, histories and the logs here, whatever the verdict [default: kept only on FAIL]
+    #[arg(long, value_name = "DIR")]
+    pub keep_dir: Option<PathBuf>,
+}
+
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Durability {
     /// The record is on disk
@@ -157,6 +192,34 @@ impl Producers {
     }
 }
 
+impl Groups {
+    /// The seed, the same at every call once it was given or [settled](Self::settle_seed).
+    pub fn seed(&self) -> u64 {
+        self.seed.unwrap_or_default()
+    }
+
+    /// Makes up a seed if none was given.
+    pub fn settle_seed(&mut self) {
+        self.seed.get_or_insert_with(new_seed);
+    }
+
+    /// The command that makes the same choices.
+    pub fn again(&self) -> String {
+        let Self { seconds, data, members, partitions, commit_first, .. } = self;
+        let seed = self.seed();
+        let mut text = format!(
+            "millstream-torture groups --seconds {seconds} --seed {seed} --members {members} --partitions {partitions}"
+        );
+        if let Some(data) = data {
+            text += &format!(" --data {}", data.display());
+        }
+        if *commit_first {
+            text += " --commit-first";
+        }
+        text
+    }
+}
+
 /// Short enough to be typed.
 fn new_seed() -> u64 {
     RandomState::new().build_hasher().finish() % 1_000_000
@@ -194,6 +257,14 @@ mod tests {
         let producers = producers_of(Cli::parse_from(given.split(' ')));
         let again = producers_of(Cli::parse_from(producers.again().split(' ')));
         assert_eq!(format!("{producers:?}"), format!("{again:?}"));
+        let given = "millstream-torture groups --seconds 7 --seed 9 --data flights.ndjson --commit-first";
+        let groups_of = |cli: Cli| match cli.command {
+            Command::Groups(groups) => groups,
+            other => panic!("{other:?}"),
+        };
+        let groups = groups_of(Cli::parse_from(given.split(' ')));
+        let again = groups_of(Cli::parse_from(groups.again().split(' ')));
+        assert_eq!(format!("{groups:?}"), format!("{again:?}"));
     }
 
     #[test]

@@ -4,11 +4,12 @@
 //! `millstream-check` can judge again. The last line of stdout is the verdict; the exit code is 0 for PASS, 1 for FAIL,
 //! 2 if the run could not begin.
 //! A kill leaves the page cache as it is; failing disks and lost power are `sim`'s, which runs the log alone on a simulated
-//! disk. Not here yet: failing networks.
+//! disk.
 #![forbid(unsafe_code)]
 
 mod cli;
 mod failure;
+mod group;
 mod judge;
 mod last_read;
 mod load;
@@ -35,6 +36,20 @@ async fn main() -> ExitCode {
         Command::Producers(producers) => {
             let report = Box::pin(scenarios::producers::run(producers)).await;
             report.map(|report| (report.to_string(), report.exit()))
+        }
+        Command::Groups(groups) => {
+            let report = Box::pin(scenarios::groups::run(groups)).await;
+            report.map(|report| (report.to_string(), report.exit()))
+        }
+        Command::Member(member) => {
+            return match Box::pin(group::member::run(member)).await {
+                Ok(()) => ExitCode::SUCCESS,
+                // What it says goes to a log, not to a verdict.
+                Err(Failure::CannotBegin(text) | Failure::Run(text)) => {
+                    eprintln!("error: {text}");
+                    ExitCode::from(1)
+                }
+            };
         }
     };
     match result {

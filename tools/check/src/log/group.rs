@@ -176,6 +176,10 @@ impl Judged<'_> {
         let delivered = self.of.delivered.len() as u64;
         counts.delivered += delivered;
         counts.redelivered += delivered - self.of.delivered.chunk_by(|a, b| a == b).count() as u64;
+        for (hold, work) in &self.of.work {
+            let under_it = self.of.taken().filter(|commit| commit.hold == *hold).map(|commit| commit.offset);
+            counts.uncommitted += work.next.saturating_sub(under_it.max().max(work.first).unwrap_or(0));
+        }
         counts.commits += self.of.taken().count() as u64;
         let refused = |(_, outcome): &&(Commit, CommitOutcome)| matches!(outcome, CommitOutcome::Refused { .. });
         counts.commits_refused += self.of.done.iter().filter(refused).count() as u64;

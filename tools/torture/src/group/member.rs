@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use super::feed::seen;
 use crate::failure::Failure;
-use crate::load::PATIENCE;
+use crate::load::{PATIENCE, patiently};
 
 /// What the harness tells it.
 #[derive(Debug, Clone, Args)]
@@ -43,9 +43,14 @@ pub struct Member {
     pub origin_ns: u64,
     #[arg(long)]
     pub seed: u64,
+    /// A canary: it commits before it works, as nobody should who may be killed.
+    #[arg(long)]
+    pub commit_first: bool,
 }
 
-/// A canary's part: what a member does wrong.
+/// How long that work takes then.
+const WORK_COMMITTED_FIRST: Duration = Duration::from_millis(30);
+
 struct Working {
     recorder: Recorder,
     /// By partition: the epoch under which it is held, and the member that holds it.
@@ -64,7 +69,8 @@ struct Held {
 pub async fn run(options: Member) -> Result<(), Failure> {
     let mut seeded = Seeded::new(options.seed).fork(u64::from(options.process));
     let recorder = Recorder::create(&options.history, options.process, Clock::of_origin(options.origin_ns))?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(|error| Failure::run(format!("no signals: {error}")))?;
+    let mut terminate =
+        signal(SignalKind::terminate()).map_err(|error| Failure::run(format!("no signals: {error}")))?;
     let mut consumer = build(&options).await?;
     let mut working = Working { recorder, held: BTreeMap::new() };
     working.tell(consumer.member(), InGroup::Joined { streams: vec![0] })?;
@@ -83,7 +89,16 @@ pub async fn run(options: Member) -> Result<(), Failure> {
         };
         let Some(event) = event else { return Err(Failure::run("the membership has ended")) };
         match event {
-            Ok(GroupEvent::Batch(batch)) => working.work(&batch)?,
+            Ok(GroupEvent::Batch(batch)) if options.commit_first => {
+                working.owe(&batch)?;
+                working.commit(&mut consumer).await?;
+                tokio::time::sleep(WORK_COMMITTED_FIRST).await;
+                working.work(&batch)?;
+            }
+            Ok(GroupEvent::Batch(batch)) => {
+                working.work(&batch)?;
+                working.owe(&batch)?;
+            }
             Ok(GroupEvent::Assigned(partitions)) => working.takes(&consumer, &partitions)?,
             Ok(GroupEvent::Revoking(partitions)) => {
                 working.commit(&mut consumer).await?;
@@ -113,7 +128,7 @@ async fn build(options: &Member) -> Result<GroupConsumer, Failure> {
         let consumer = client.group(&options.group).stream(&options.stream).commit(Commit::Manual);
         consumer.session_timeout(session).reconnect_timeout(PATIENCE).build().await
     };
-    crate::load::patiently("a member cannot join", attempt).await
+    patiently("a member cannot join", attempt).await
 }
 
 impl Working {
@@ -161,11 +176,19 @@ impl Working {
             .map_err(failed)?
             .map(|found| found.map(|found| (found.offset.0, seen(&found.record))).map_err(failed))
             .collect::<Result<_, _>>()?;
-        let held = self.held.get_mut(&partition);
-        let held = held.ok_or_else(|| Failure::run(format!("a batch came of partition {partition}, which is not held")))?;
-        held.done = Some(batch.position());
-        let (epoch, member) = (held.epoch, held.member);
+        let Held { epoch, member, .. } = *self.held(partition)?;
         self.tell(member, InGroup::Delivered { at: at(partition), epoch, records })
+    }
+
+    /// It is to be committed.
+    fn owe(&mut self, batch: &GroupBatch) -> Result<(), Failure> {
+        self.held(batch.batch.partition.0)?.done = Some(batch.position());
+        Ok(())
+    }
+
+    fn held(&mut self, partition: u32) -> Result<&mut Held, Failure> {
+        let held = self.held.get_mut(&partition);
+        held.ok_or_else(|| Failure::run(format!("a batch came of partition {partition}, which is not held")))
     }
 
     fn owes(&self) -> bool {
@@ -202,7 +225,7 @@ impl Working {
             };
             // What may not be committed is tried again with what comes next.
             if outcome != history::CommitOutcome::Ok
-                && let Some(held) = self.held.get_mut(&partition)
+                && let Some(held) = self.held.get_mut(&partition).filter(|held| held.epoch == epoch)
             {
                 held.done.get_or_insert_with(|| position.clone());
             }

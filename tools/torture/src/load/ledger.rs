@@ -65,6 +65,11 @@ impl Ledger {
         Self { recorder, stream, books, pending, given_up, settled }
     }
 
+    /// Values of that producer stand once.
+    pub fn stands_once(&mut self, producer: u32) {
+        self.recorder.record(What::Once { producer });
+    }
+
     /// Sends records, as far as it goes: an error says that the next one was not enqueued.
     pub async fn send(
         &mut self,

@@ -28,10 +28,10 @@ use tokio::time::Instant;
 
 use crate::failure::Failure;
 use crate::last_read::Ends;
-use books::Books;
 use repeating::Dedup;
 
-pub use books::{Counted, Lives};
+pub use books::{Books, Counted, Lives};
+pub use ledger::Ledger;
 
 /// Process 0 of a history is whoever kills the server.
 pub const HARNESS: u32 = 0;
@@ -45,7 +45,7 @@ const REPEATING: u32 = 100_001;
 const FIRST_NAMED: u32 = 200_001;
 
 /// How long a worker goes on trying to get back to a server.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 const TRY_AGAIN: Duration = Duration::from_millis(20);
 /// A server that is killed within a handshake never answers it.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -242,7 +242,10 @@ async fn connect(server: &LocalServer, slot: u32) -> Result<Client, Failure> {
 }
 
 /// Tries again while the server is away.
-async fn patiently<T, F: Future<Output = Result<T, Error>>>(what: &str, attempt: impl Fn() -> F) -> Result<T, Failure> {
+pub async fn patiently<T, F: Future<Output = Result<T, Error>>>(
+    what: &str,
+    attempt: impl Fn() -> F,
+) -> Result<T, Failure> {
     let since = Instant::now();
     loop {
         match attempt().await {

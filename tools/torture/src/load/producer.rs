@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use millstream_check::history::{Recorder, What};
+use millstream_check::history::Recorder;
 use millstream_check::seeded::Seeded;
 use millstream_check::value::{self, ValueId};
 use millstream_client::{Client, Producer, Record};
@@ -41,7 +41,7 @@ impl Worker {
         while !*stop.borrow() {
             let plan = Plan::choose(&mut seeded, mix);
             if plan.stands_once {
-                ledger.recorder.record(What::Once { producer: number });
+                ledger.stands_once(number);
             }
             let producer = build(&client, &name, &plan).await?;
             live(&plan, producer, number, &mut seeded, &mut ledger, &stop, &books).await?;

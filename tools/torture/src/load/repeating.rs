@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use millstream_check::history::{Recorder, What};
+use millstream_check::history::Recorder;
 use millstream_check::seeded::Seeded;
 use millstream_check::value::{self, ValueId};
 use millstream_client::{LocalServer, Producer, Record};
@@ -53,7 +53,7 @@ pub enum Dedup {
 impl Worker {
     pub async fn run(mut self) -> Result<(), Failure> {
         let mut ledger = Ledger::new(self.recorder, self.stream, Arc::clone(&self.books));
-        ledger.recorder.record(What::Once { producer: self.number });
+        ledger.stands_once(self.number);
         let (mut from, mut sent) = (0, 0);
         loop {
             let producer = build(&self.server, self.slot, &self.name, self.dedup, &mut self.seeded).await?;

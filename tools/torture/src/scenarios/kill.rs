@@ -56,7 +56,7 @@ pub async fn run(mut options: cli::Kill) -> Result<Report, Failure> {
     let ended = ended.and(recorder.finish().map(drop).map_err(Failure::from));
     ended.map_err(|why| ended_early(why, &mut dir, (tally.cycles, options.cycles), &options.again()))?;
     let keep = if options.keep_dir.is_some() { Keep::Always } else { Keep::IfBad };
-    let (verdict, kept) = judged(&mut dir, keep).await?;
+    let (verdict, kept) = judged(&mut dir, Vec::new(), keep).await?;
     Ok(Report { tally, verdict, again: options.again(), seed: options.seed(), kept })
 }
 

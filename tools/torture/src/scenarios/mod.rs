@@ -2,6 +2,7 @@
 
 mod killer;
 
+pub mod groups;
 pub mod kill;
 pub mod producers;
 pub mod sim;
@@ -21,10 +22,11 @@ enum Keep {
     IfBad,
 }
 
-/// A run's verdict, and where everything of it is, if it is kept. Prints what was found.
-async fn judged(dir: &mut RunDir, keep: Keep) -> Result<(Verdict, Option<PathBuf>), Failure> {
+/// A run's verdict, and where everything of it is, if it is kept. Prints what was found. `killed`: processes whose files may
+/// end in the middle of a line.
+async fn judged(dir: &mut RunDir, killed: Vec<u32>, keep: Keep) -> Result<(Verdict, Option<PathBuf>), Failure> {
     let history = dir.history();
-    let judged = tokio::task::spawn_blocking(move || judge(&history)).await;
+    let judged = tokio::task::spawn_blocking(move || judge(&history, &killed)).await;
     let verdict = judged.map_err(|error| Failure::run(format!("the judge panicked: {error}")))??;
     let kept = (!verdict.is_good() || keep == Keep::Always).then(|| dir.path().to_owned());
     if kept.is_some() {

@@ -79,7 +79,7 @@ pub async fn run(mut options: cli::Producers) -> Result<Report, Failure> {
     let of_cycles = (tally.cycles, options.cycles);
     let (counted, damage) = ended.map_err(|why| ended_early(why, &mut dir, of_cycles, &options.again()))?;
     let keep = if options.keep_dir.is_some() { Keep::Always } else { Keep::IfBad };
-    let (verdict, kept) = judged(&mut dir, keep).await?;
+    let (verdict, kept) = judged(&mut dir, Vec::new(), keep).await?;
     Ok(Report { tally, counted, damage, verdict, again: options.again(), seed: options.seed(), kept })
 }
 
