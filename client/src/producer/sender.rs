@@ -139,6 +139,7 @@ async fn finish(closed: Closed, codec: Codec, numbers: Numbers) -> Batch {
         sends: 0,
         in_doubt: false,
         is_cut_copy: false,
+        was_unknown: false,
         last_error: None,
     }
 }

@@ -22,6 +22,7 @@
 mod broker;
 pub mod catalog;
 mod error;
+mod producer;
 mod recovery;
 mod stream;
 

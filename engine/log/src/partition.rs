@@ -395,10 +395,14 @@ impl Partition {
         state.read(|table| accepted_losses(table).find(|(from, resume)| *from <= lost && lost < *resume).map(|l| l.1))
     }
 
-    /// The sequence that the partition stores next of a producer; `None` if it knows no batch of it. What is in a lane's hands
-    /// is not counted: ask behind [`Log::fence_producer`](crate::Log::fence_producer).
+    /// The sequence that the partition stores next of a producer; `None` if it knows no batch of it and may have forgotten
+    /// some. What is in a lane's hands is not counted: ask behind [`Log::fence_producer`](crate::Log::fence_producer).
     pub fn next_sequence(&self, producer: ProducerId) -> Option<u64> {
-        self.tables.lock().producers.standing(producer).map(|standing| standing.next)
+        let producers = &self.tables.lock().producers;
+        match producers.standing(producer) {
+            Some(standing) => Some(standing.next),
+            None => (!producers.may_have_forgotten(producer)).then_some(0),
+        }
     }
 
     /// Fires when the high watermark, the log start or the health changes. Listen, look again, then wait.

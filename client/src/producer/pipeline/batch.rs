@@ -46,6 +46,8 @@ pub(in crate::producer) struct Batch {
     pub in_doubt: bool,
     /// That copy is of the batch as it was before records were taken out of it.
     pub is_cut_copy: bool,
+    /// The server did not know what to say of it, once.
+    pub was_unknown: bool,
     /// Why it is still here.
     pub last_error: Option<Error>,
 }

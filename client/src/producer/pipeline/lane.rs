@@ -86,10 +86,10 @@ impl Lane {
                 self.gap = Gap::Doubtful;
                 true
             }
-            // Without another copy there is no doubt that it is not stored.
+            // Once fenced, a copy that is not stored will not be; if one is, only its place can be unknown.
             Code::UnknownProducer if self.numbered => {
                 self.gap = Gap::Doubtful;
-                !batch.in_doubt
+                !batch.in_doubt || !std::mem::replace(&mut batch.was_unknown, true)
             }
             _ => false,
         };
@@ -171,7 +171,9 @@ impl Lane {
                 match next {
                     // A copy is stored. It goes again, to be answered with that one's place.
                     Some(next) if batch.end() <= next && !batch.is_cut_copy => {}
-                    Some(next) if batch.base >= next => (batch.in_doubt, batch.is_cut_copy) = (false, false),
+                    Some(next) if batch.base >= next => {
+                        (batch.in_doubt, batch.is_cut_copy, batch.was_unknown) = (false, false, false);
+                    }
                     _ => {
                         let epoch = self.epoch;
                         let result = Err(not_known(&batch));

@@ -35,6 +35,7 @@ pub(super) fn batch_of(partition: u32, serial: u64, records: &[Record], numbers:
         sends: 0,
         in_doubt: false,
         is_cut_copy: false,
+        was_unknown: false,
         last_error: None,
     }
 }
@@ -244,21 +245,39 @@ fn a_bump_waits_for_other_partitions_and_is_asked_for_until_it_is_done() {
 
 #[test]
 fn a_forgotten_producer_begins_anew_and_says_what_it_cannot_know() {
-    let mut pipeline = Pipeline::new(1, 8, NUMBERED);
-    (0..2).for_each(|n| pipeline.push(batch(0, n)));
-    let sent = send_all(&mut pipeline);
-    ack(&mut pipeline, sent[0].correlation, stored());
-    pipeline.lost(&lost());
-    (2..4).for_each(|n| pipeline.push(batch(0, n)));
-    let sent = send_all(&mut pipeline);
-    let given_up = ack(&mut pipeline, sent[0].correlation, refused(Code::UnknownProducer)).expect("in doubt");
-    let error = given_up.result.expect_err("refused");
-    assert_eq!((given_up.batch.serial, error.code(), error.outcome()), (1, Code::UnknownProducer, Outcome::Indefinite));
-    sent[1..].iter().for_each(|out| assert!(ack(&mut pipeline, out.correlation, refused(Code::Throttled)).is_none()));
-    assert!(bump(&mut pipeline, None).is_empty());
-    let sent = send_all(&mut pipeline);
-    assert_eq!(sent.iter().map(|out| (number(&out.bytes), header(&out.bytes))).collect::<Vec<_>>(), [(2, (1, 0)), (3, (1, 1))]);
-    assert!(sent.iter().all(|out| !out.resend), "no copy of them can be stored");
+    // What the server says it has: nothing it remembers, nothing for sure, the batch, and the batch without its place.
+    for (next, is_unknown, is_sent) in
+        [(None, true, false), (Some(1), false, true), (Some(2), false, true), (Some(2), true, true)]
+    {
+        let mut pipeline = Pipeline::new(1, 8, NUMBERED);
+        (0..2).for_each(|n| pipeline.push(batch(0, n)));
+        let sent = send_all(&mut pipeline);
+        ack(&mut pipeline, sent[0].correlation, stored());
+        pipeline.lost(&lost());
+        (2..4).for_each(|n| pipeline.push(batch(0, n)));
+        let sent = send_all(&mut pipeline);
+        assert!(ack(&mut pipeline, sent[0].correlation, refused(Code::UnknownProducer)).is_none());
+        for out in &sent[1..] {
+            assert!(ack(&mut pipeline, out.correlation, refused(Code::Throttled)).is_none());
+        }
+        let mut unknown = bump(&mut pipeline, next);
+        let sent = send_all(&mut pipeline);
+        let base = next.unwrap_or(0);
+        let expected: Vec<_> = match is_sent {
+            true => vec![(1, (1, 1)), (2, (1, 2)), (3, (1, 3))],
+            false => vec![(2, (1, base)), (3, (1, base + 1))],
+        };
+        assert_eq!(sent.iter().map(|out| (number(&out.bytes), header(&out.bytes))).collect::<Vec<_>>(), expected);
+        assert_eq!(sent[0].resend, next == Some(2), "{next:?}: no other copy can be stored");
+        if is_sent {
+            let answer = if is_unknown { refused(Code::UnknownProducer) } else { stored() };
+            unknown.extend(ack(&mut pipeline, sent[0].correlation, answer));
+        }
+        let [finished] = unknown.as_slice() else { panic!("{unknown:?}") };
+        assert_eq!(finished.batch.serial, 1);
+        let error = finished.result.as_ref().err();
+        assert_eq!(error.map(|error| (error.code(), error.outcome())), is_unknown.then_some((Code::UnknownProducer, Outcome::Indefinite)));
+    }
 }
 
 #[test]
