@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millstream_protocol::frame::control::{
-    CreateMode, LakeConfig, LakeStatus, NextSequence, RecoveryInfo, Request, Response, StreamConfig, StreamInfo, StreamSummary,
+    CreateMode, LakeConfig, LakeStatus, NextSequence, RecoveryInfo, Request, Response, StreamConfig, StreamInfo,
+    StreamSummary,
 };
 use millstream_protocol::frame::group::{
     CommittedOffset, GroupInfo, GroupReset, GroupSummary, OffsetCommit, ResetTo, StreamPartition,

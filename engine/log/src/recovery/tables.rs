@@ -55,10 +55,10 @@ pub(crate) fn add_dedup_ids(
     incarnation: Incarnation,
     from: Offset,
     window: (Timestamp, u64),
-    table: &mut DedupTable,
+    tables: &mut Tables,
 ) -> Result<(), LogError> {
     let (now, window_ms) = window;
-    table.expire(now, window_ms);
+    tables.dedup.expire(now, window_ms);
     for segment in segments {
         let (last, position, end_position) = {
             let extent = segment.extent();
@@ -80,7 +80,7 @@ pub(crate) fn add_dedup_ids(
                         && header.base_offset >= from
                         && is_within(header.append_time, now, window_ms);
                     if is_wanted {
-                        add_batch(segment, position, &header, table).context("read", segment.path())?;
+                        add_batch(segment, position, &header, tables).context("read", segment.path())?;
                     }
                 }
                 Step::End => break,
@@ -95,13 +95,13 @@ pub(crate) fn add_dedup_ids(
     Ok(())
 }
 
-fn add_batch(segment: &Segment, position: u64, header: &BatchHeader, table: &mut DedupTable) -> std::io::Result<()> {
+fn add_batch(segment: &Segment, position: u64, header: &BatchHeader, tables: &mut Tables) -> std::io::Result<()> {
     let bytes = Bytes::from(read_exact_at(&**segment.file(), position, header.batch_len())?);
     let Ok(mut records) = BatchView::parse(&bytes).and_then(|batch| batch.records()) else { return Ok(()) };
     while let Some(Ok(record)) = records.next_ref() {
         if let Some(id) = record.dedup_id() {
             let offset = Offset(header.base_offset.0 + u64::from(record.offset_delta));
-            table.insert(DedupKey::of(record.key, id), First { offset, append_time: header.append_time });
+            tables.add_id(DedupKey::of(record.key, id), First { offset, append_time: header.append_time });
         }
     }
     Ok(())
