@@ -119,6 +119,8 @@ pub struct GroupConsumer {
     server_id: u64,
     shared: Arc<Shared>,
     session: JoinHandle<()>,
+    /// The member's number when it was given something last.
+    assigned_as: u64,
     /// The changes that were looked at.
     looked_at: u64,
     /// Whether there may be more to look at.
@@ -188,6 +190,7 @@ impl GroupConsumer {
             start: builder.start.wire(),
             commit: builder.commit,
             server_id,
+            assigned_as: shared.number(),
             shared,
             session,
             looked_at: 0,
@@ -337,6 +340,18 @@ impl GroupConsumer {
         self.holdings.all()
     }
 
+    /// The number under which the server knows this member, or knew it when it gave it what came last: after a membership
+    /// has ended there is another one.
+    pub fn member(&self) -> u64 {
+        self.assigned_as
+    }
+
+    /// The assignment epoch under which it holds this partition; `None` if it does not. Of two members, the one with the
+    /// higher epoch has taken over from the other.
+    pub fn epoch(&self, partition: &NamedPartition) -> Option<u32> {
+        self.holdings.epoch(self.holdings.find(partition)?)
+    }
+
     /// Where the application is in each partition it holds: behind the last record or batch it took. A partition whose
     /// beginning is still looked up is left out.
     pub fn positions(&self) -> Vec<GroupPosition> {
@@ -479,6 +494,7 @@ impl GroupConsumer {
                     return Some(Ok(GroupEvent::Revoking(names)));
                 }
                 Change::Assigned(partitions) => {
+                    self.assigned_as = self.shared.number();
                     let find = commit::find(
                         self.client.clone(),
                         self.group.clone(),
