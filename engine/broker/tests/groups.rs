@@ -242,8 +242,7 @@ fn copy(from: &std::path::Path, to: &std::path::Path) {
 #[test]
 fn a_group_in_use_without_members_stays_and_one_that_is_not_goes() {
     let dir = tempfile::tempdir().unwrap();
-    let config =
-        BrokerConfig { offsets_retention: Some(Duration::from_millis(400)), ..BrokerConfig::new(dir.path()) };
+    let config = BrokerConfig { offsets_retention: Some(Duration::from_millis(400)), ..BrokerConfig::new(dir.path()) };
     let broker = Broker::open(config).unwrap();
     let stream = stream(&broker, 1, 5);
     let at = StreamPartition { stream: stream.id.0, partition: 0 };
