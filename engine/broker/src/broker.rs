@@ -7,8 +7,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use millstream_log::{Identity, Kind, Log, LogConfig, LogError, Partition, StateLog, Stopwatch};
+use millstream_log::{Identity, InternalLog, Kind, Log, LogConfig, LogError, Partition, StateLog, Stopwatch};
 use millstream_protocol::frame::control::{CreateMode, LakeConfig, NextSequence, StreamConfig};
 use millstream_protocol::limits::PARTITIONS_MAX;
 use millstream_protocol::{Incarnation, LakeId, PartitionId, ProducerId, StreamId};
@@ -16,6 +17,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::catalog::{Catalog, Input, LakeEntry, StreamEntry};
 use crate::error::BrokerError;
+use crate::group::{GroupShell, Groups};
 use crate::producer::Producers;
 use crate::recovery::Recovery;
 use crate::stream::{Stream, partition_config};
@@ -29,12 +31,20 @@ pub struct BrokerConfig {
     pub log: LogConfig,
     /// Whether a producer may make a missing stream; default yes.
     pub auto_create_streams: bool,
+    /// How long the offsets of a group stay after its last member went and its last commit, whichever is later; `None`: for
+    /// ever. Default 7 days.
+    pub offsets_retention: Option<Duration>,
 }
 
 impl BrokerConfig {
     /// The defaults on that data directory.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
-        Self { data_dir: data_dir.into(), log: LogConfig::default(), auto_create_streams: true }
+        Self {
+            data_dir: data_dir.into(),
+            log: LogConfig::default(),
+            auto_create_streams: true,
+            offsets_retention: Some(Duration::from_secs(7 * 24 * 60 * 60)),
+        }
     }
 }
 
@@ -58,6 +68,7 @@ pub struct Broker {
     config: BrokerConfig,
     log: Log,
     catalog: StateLog<Catalog>,
+    groups: GroupShell,
     recovery: Recovery,
     producers: Producers,
     streams: RwLock<Streams>,
@@ -84,11 +95,12 @@ impl Broker {
     ///
     /// # Errors
     /// [`LogError::Locked`], [`LogError::NewerFormat`], [`LogError::NotADataDirectory`], [`LogError::StateDamaged`] (the
-    /// catalog), [`LogError::Io`].
+    /// catalog or the groups), [`LogError::Io`].
     pub fn open(config: BrokerConfig) -> Result<Arc<Self>, BrokerError> {
         let started = Stopwatch::start();
         let log = Log::open(&config.data_dir, config.log.clone(), random())?;
-        let catalog: StateLog<Catalog> = log.open_catalog(Incarnation(random()))?;
+        let catalog: StateLog<Catalog> = log.open_internal(InternalLog::Catalog, Incarnation(random()))?;
+        let groups: StateLog<Groups> = log.open_internal(InternalLog::Groups, Incarnation(random()))?;
         // One durable write gives this start its number: every partition's epoch.
         let now = log.now();
         catalog.update(|catalog| catalog.step(Input::Start { now }))?;
@@ -117,10 +129,26 @@ impl Broker {
             let stream = Stream::new(entry.id, name, entry.config, entry.created, entry.incarnations, partitions);
             streams.insert(Arc::new(stream));
         }
+        recovery.total.add(groups.recovered());
         recovery.report(started.elapsed());
-        let streams = RwLock::new(streams);
         let producers = Producers::open(&log, &catalog);
-        Ok(Arc::new(Self { config, log, catalog, recovery, producers, streams, changing: Mutex::new(()) }))
+        let (streams, groups) = (RwLock::new(streams), GroupShell::new(groups));
+        let broker = Arc::new(Self { config, log, catalog, groups, recovery, producers, streams, changing: Mutex::new(()) });
+        broker.tell_groups_of_all_streams();
+        broker.recover_offsets();
+        Ok(broker)
+    }
+
+    pub(crate) fn config(&self) -> &BrokerConfig {
+        &self.config
+    }
+
+    pub(crate) fn log(&self) -> &Log {
+        &self.log
+    }
+
+    pub(crate) fn groups(&self) -> &GroupShell {
+        &self.groups
     }
 
     /// What the start had to do.
@@ -180,6 +208,7 @@ impl Broker {
         let partitions = opened.into_iter().map(Ok).collect();
         let stream = Arc::new(Stream::new(id, name.to_owned(), config, now, incarnations, partitions));
         self.streams.write().insert(stream.clone());
+        self.tell_groups(&stream.name, stream.id, stream.partitions().len() as u32);
         Ok(stream)
     }
 
@@ -197,6 +226,7 @@ impl Broker {
             stream
         };
         stream.mark_deleted();
+        self.tell_groups(name, stream.id, 0);
         self.log.delete_stream(stream.id)?;
         self.catalog.update(|catalog| catalog.step(Input::StreamFilesRemoved { id: stream.id }))
     }
@@ -332,6 +362,7 @@ impl Broker {
         for stream in self.streams() {
             stream.online().for_each(|partition| partition.close());
         }
+        self.groups.close();
         self.catalog.close();
         self.log.close();
         Ok(())
