@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use millstream_protocol::frame::control::Start as WireStart;
 use millstream_protocol::frame::group::{AssignedPartition, OffsetCommit, StreamPartition};
-use millstream_protocol::{Code, Offset, StreamId};
+use millstream_protocol::{Offset, StreamId};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
