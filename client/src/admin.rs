@@ -3,22 +3,50 @@
 //! A request that only asks, or that changes nothing when repeated, is sent once more over a new connection if the
 //! first one was lost. Creating and deleting are not: their outcome is unknown then, and the error says so.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use millstream_protocol::frame::control::{
-    CreateMode, LakeConfig, LakeStatus, RecoveryInfo, Request, Response, StreamConfig, StreamInfo, StreamSummary,
+    CreateMode, LakeConfig, LakeStatus, NextSequence, RecoveryInfo, Request, Response, StreamConfig, StreamInfo,
+    StreamSummary,
 };
-use millstream_protocol::{Code, Offset, PartitionId};
+use millstream_protocol::frame::group::{
+    CommittedOffset, GroupInfo, GroupReset, GroupSummary, OffsetCommit, ResetTo, StreamPartition,
+};
+use millstream_protocol::{Code, Epoch, Offset, PartitionId, ProducerId, StreamId};
 
 use crate::client::Client;
 use crate::connection::Connection;
+use crate::consumer::Position;
 use crate::error::{Error, Result};
+use crate::group::{CommitOutcome, GroupPosition};
 
 /// Whether a request may be sent again when its answer was lost.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Repeat {
     Harmless,
     Never,
+}
+
+/// What a group has committed in one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommittedPosition {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The next offset to read; `None`: nothing is committed.
+    pub next: Option<Offset>,
+    /// Epoch of the batch before it, as committed.
+    pub epoch: Option<Epoch>,
+    /// What was committed along with it; empty unless another client wrote it.
+    pub metadata: String,
+}
+
+impl From<CommittedOffset> for CommittedPosition {
+    fn from(committed: CommittedOffset) -> Self {
+        let CommittedOffset { at, offset, batch_epoch, metadata } = committed;
+        let (next, epoch) = (offset.map(Offset), batch_epoch.map(Epoch));
+        Self { partition: PartitionId(at.partition), next, epoch, metadata }
+    }
 }
 
 /// Takes the answer that belongs to a request; another one is the server's fault.
@@ -99,6 +127,35 @@ impl Client {
         }
     }
 
+    /// A producer's number and epoch. One that is asked for twice costs nothing but a number.
+    pub(crate) async fn init_producer(&self, name: Option<String>) -> Result<(ProducerId, u32)> {
+        let answer = self.request(Request::InitProducer { name }, Repeat::Harmless).await;
+        let unsupported = |error: Error| match error.code() {
+            Code::Unsupported => Error::local_from(
+                Code::Unsupported,
+                "this server does not know idempotent producers: use a newer server, or `.idempotent(false)`, with which \
+                 a batch may be stored twice after a lost connection",
+                error,
+            ),
+            _ => error,
+        };
+        expect!(answer.map_err(unsupported)?, Response::Producer { id, epoch } => (ProducerId(id), epoch))
+    }
+
+    /// Raises a producer's epoch, over this connection and no other; says where it goes on.
+    pub(crate) async fn bump_producer(
+        &self,
+        connection: &Connection,
+        (id, epoch): (ProducerId, u32),
+        stream: StreamId,
+    ) -> Result<(u32, Vec<NextSequence>)> {
+        let request = Request::BumpProducer { id: id.0, epoch, stream: stream.0 };
+        let answer = tokio::time::timeout(self.config().request_timeout, connection.control().request(&request));
+        let timed_out = |_| Error::timed_out("the server did not raise the producer's epoch in time");
+        let answer = answer.await.map_err(timed_out)??;
+        expect!(answer, Response::ProducerBumped { epoch, partitions } => (epoch, partitions))
+    }
+
     /// Deletes a stream and its records.
     ///
     /// # Errors
@@ -164,6 +221,120 @@ impl Client {
     pub async fn remove_lake(&self, name: &str) -> Result<()> {
         let request = Request::RemoveLake { name: name.to_owned() };
         expect!(self.request(request, Repeat::Never).await?, Response::Done => ())
+    }
+
+    /// All consumer groups, by name, with their lag.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub async fn list_groups(&self) -> Result<Vec<GroupSummary>> {
+        expect!(self.request(Request::ListGroups, Repeat::Harmless).await?, Response::Groups(groups) => groups)
+    }
+
+    /// One group: its members, what they hold, and how far it is in each partition.
+    ///
+    /// # Errors
+    /// [`Code::UnknownGroup`].
+    pub async fn describe_group(&self, name: &str) -> Result<GroupInfo> {
+        let request = Request::DescribeGroup { name: name.to_owned() };
+        expect!(self.request(request, Repeat::Harmless).await?, Response::Group(group) => group)
+    }
+
+    /// Moves the offsets of a group without members, in one stream; makes the group if it is not there. Gives them as they
+    /// are then, or with `dry_run` as they would be.
+    ///
+    /// # Errors
+    /// [`Code::GroupNotEmpty`]: it has members, stop them first; [`Code::UnknownStream`], [`Code::UnknownPartition`];
+    /// [`Code::OffsetOutOfRange`]: [`ResetTo::Offset`] outside of the log, nothing was moved;
+    /// [`Code::ConnectionLost`]: it may have been done, a shift is not to be repeated without a look.
+    pub async fn reset_group(&self, reset: GroupReset) -> Result<Vec<CommittedPosition>> {
+        let is_repeatable = reset.dry_run || !matches!(reset.to, ResetTo::Shift(_));
+        let repeat = if is_repeatable { Repeat::Harmless } else { Repeat::Never };
+        let answer = self.request(Request::ResetGroup(reset), repeat).await?;
+        expect!(answer, Response::Offsets(offsets) => offsets.into_iter().map(CommittedPosition::from).collect())
+    }
+
+    /// Deletes a group without members, and its offsets.
+    ///
+    /// # Errors
+    /// [`Code::UnknownGroup`]; [`Code::GroupNotEmpty`]: it has members, stop them first; [`Code::ConnectionLost`]: it may have been
+    /// deleted.
+    pub async fn delete_group(&self, name: &str) -> Result<()> {
+        let request = Request::DeleteGroup { name: name.to_owned() };
+        expect!(self.request(request, Repeat::Never).await?, Response::Done => ())
+    }
+
+    /// Deletes what a group without members has committed in a stream: in these partitions, or in all if none is named.
+    ///
+    /// # Errors
+    /// [`Code::UnknownGroup`], [`Code::UnknownStream`], [`Code::UnknownPartition`]; [`Code::GroupNotEmpty`]: it has members,
+    /// stop them first.
+    pub async fn delete_offsets(&self, group: &str, stream: &str, partitions: &[PartitionId]) -> Result<()> {
+        let partitions = partitions.iter().map(|partition| partition.0).collect();
+        let request = Request::DeleteOffsets { group: group.to_owned(), stream: stream.to_owned(), partitions };
+        expect!(self.request(request, Repeat::Harmless).await?, Response::Done => ())
+    }
+
+    /// Commits positions in a stream for a group without members, from outside; makes the group if it is not there. Each
+    /// partition for itself: what became of each is in its [`CommitOutcome`], in the order given.
+    ///
+    /// # Errors
+    /// [`Code::UnknownStream`]; [`Code::IllegalName`]; [`Code::GroupNotEmpty`]: it has members, only they commit; those of the
+    /// connection. Of one partition: [`Code::CommitPastEnd`], [`Code::UnknownPartition`].
+    pub async fn commit_offsets(
+        &self,
+        group: &str,
+        stream: &str,
+        positions: &[Position],
+    ) -> Result<Vec<CommitOutcome>> {
+        let id = self.describe_stream(stream).await?.id;
+        let name: Arc<str> = stream.into();
+        let commit = |position: &Position| OffsetCommit {
+            at: StreamPartition { stream: id, partition: position.partition.0 },
+            epoch: 0,
+            offset: position.next.0,
+            batch_epoch: position.epoch.map(|epoch| epoch.0),
+            metadata: String::new(),
+        };
+        let commits = positions.iter().map(commit).collect();
+        let results = crate::group::commit::send(self, group, None, commits, self.config().request_timeout).await?;
+        let outcome = |(position, (_, result)): (&Position, (OffsetCommit, Result<()>))| {
+            let Position { partition, next, epoch } = *position;
+            let stream = Arc::clone(&name);
+            let result = result.map_err(|error| error.in_stream(&name));
+            CommitOutcome { position: GroupPosition { stream, partition, next, epoch }, result }
+        };
+        Ok(positions.iter().zip(results).map(outcome).collect())
+    }
+
+    /// What a group has committed in a stream: in these partitions, or in all if none is named.
+    ///
+    /// # Errors
+    /// [`Code::UnknownGroup`], [`Code::UnknownStream`], [`Code::UnknownPartition`]; those of the connection.
+    pub async fn fetch_offsets(
+        &self,
+        group: &str,
+        stream: &str,
+        partitions: &[PartitionId],
+    ) -> Result<Vec<CommittedPosition>> {
+        let info = self.describe_stream(stream).await?;
+        let at = |partition| StreamPartition { stream: info.id, partition };
+        let places: Vec<StreamPartition> = if partitions.is_empty() {
+            info.partitions.iter().map(|partition| at(partition.partition)).collect()
+        } else {
+            partitions.iter().map(|partition| at(partition.0)).collect()
+        };
+        let offsets = crate::group::commit::fetch(self, group, &places, self.config().request_timeout).await?;
+        Ok(offsets.into_iter().map(CommittedPosition::from).collect())
+    }
+
+    /// One request on the control stream as it is, and its answer: what the other calls are made of. For tools that need to
+    /// be many members of groups at once over one connection; both types change with the protocol. It is sent once.
+    ///
+    /// # Errors
+    /// Those of the request; those of the connection.
+    pub async fn call(&self, request: Request) -> Result<Response> {
+        self.request(request, Repeat::Never).await
     }
 
     async fn request(&self, request: Request, repeat: Repeat) -> Result<Response> {

@@ -14,6 +14,7 @@ use crate::config::{ClientBuilder, Config, NoTrust};
 use crate::connection::Connection;
 use crate::consumer::ConsumerBuilder;
 use crate::error::{Error, Result};
+use crate::group::GroupConsumerBuilder;
 use crate::producer::ProducerBuilder;
 
 /// A handle to a server. Cheap to clone; clones, producers and consumers share one connection, which is closed when
@@ -55,6 +56,11 @@ impl Client {
         ConsumerBuilder::new(self.clone(), stream.into())
     }
 
+    /// Settings of a member of the consumer group of that name, which is made if it is not there.
+    pub fn group(&self, group: impl Into<String>) -> GroupConsumerBuilder {
+        GroupConsumerBuilder::new(self.clone(), group.into())
+    }
+
     /// Closes the connection for all who share it, and waits until the server knows. Producers that were not
     /// [closed](crate::Producer::close) before lose what was not acknowledged.
     pub async fn close(self) {
@@ -73,6 +79,14 @@ impl Client {
     /// The connection there is, or a new one.
     pub(crate) async fn connection(&self) -> Result<Arc<Connection>> {
         self.shared.connection().await
+    }
+
+    /// Who asks next gets another connection than this one, which does not answer. Whoever still uses it may go on.
+    pub(crate) async fn abandon(&self, connection: &Arc<Connection>) {
+        let mut slot = self.shared.slot.lock().await;
+        if slot.connection.as_ref().is_some_and(|current| Arc::ptr_eq(current, connection)) {
+            slot.connection = None;
+        }
     }
 }
 

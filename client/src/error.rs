@@ -30,6 +30,7 @@ struct Inner {
     text: String,
     retry_after: Option<Duration>,
     partition: Option<PartitionId>,
+    stream: Option<Arc<str>>,
     source: Option<Source>,
 }
 
@@ -117,6 +118,11 @@ impl Error {
         self.inner.partition
     }
 
+    /// The stream that it is about, where an item of a group's consumer or a commit names one.
+    pub fn stream(&self) -> Option<&str> {
+        self.inner.stream.as_deref()
+    }
+
     /// When the server thinks that a retry may help.
     pub fn retry_after(&self) -> Option<Duration> {
         self.inner.retry_after
@@ -157,7 +163,7 @@ impl From<Refusal> for Error {
 
 impl Error {
     fn build(code: Code, cause: Cause, text: String, source: Option<Source>) -> Self {
-        Self { inner: Arc::new(Inner { code, cause, text, retry_after: None, partition: None, source }) }
+        Self { inner: Arc::new(Inner { code, cause, text, retry_after: None, partition: None, stream: None, source }) }
     }
 
     /// Changes an error that nobody else holds yet.
@@ -208,6 +214,11 @@ impl Error {
         Self::build(Code::ConnectionLost, Cause::Lost, text.into(), Some(source.into()))
     }
 
+    /// A copy was sent, and the server cannot say whether it has it.
+    pub(crate) fn of_unknown_producer(text: String) -> Self {
+        Self::build(Code::UnknownProducer, Cause::Lost, text, None)
+    }
+
     /// Sent, and not answered within its time.
     pub(crate) fn timed_out(text: impl Into<String>) -> Self {
         Self::build(Code::TimedOut, Cause::Lost, text.into(), None)
@@ -232,6 +243,11 @@ impl Error {
     pub(crate) fn of_partition(partition: PartitionId, code: Code, text: String) -> Self {
         let text = if text.is_empty() { format!("partition {partition}: {code}") } else { text };
         Self::build(code, Cause::Refused, text, None).with(|inner| inner.partition = Some(partition))
+    }
+
+    /// Names the stream.
+    pub(crate) fn in_stream(self, stream: &Arc<str>) -> Self {
+        self.with(|inner| inner.stream = Some(Arc::clone(stream)))
     }
 }
 

@@ -3,10 +3,12 @@
 //! One [`Client`] is one QUIC connection, made again when it is lost and shared by all that hangs on it:
 //!
 //! - [`Producer`]: batches records per partition, compresses them, keeps several batches in flight in order, waits
-//!   when its buffer is full, sends again after a lost connection, and gives a receipt for each record.
+//!   when its buffer is full, sends again after a lost connection so that each batch is stored once, and gives a receipt
+//!   for each record.
 //! - [`Consumer`]: reads a stream's partitions from a position, checks every batch, goes on after a lost
 //!   connection where it stood, and says what is missing.
-//! - Admin calls on the client itself: streams and lakes.
+//! - [`GroupConsumer`]: reads as a member of a consumer group, which shares partitions out and keeps positions.
+//! - Admin calls on the client itself: streams, lakes and groups.
 //!
 //! It is not a server, and does not embed one: it knows the protocol and nothing of the engine. It needs a tokio
 //! runtime with time and I/O enabled.
@@ -43,23 +45,32 @@ mod consumer;
 mod control;
 mod error;
 mod frame_io;
+mod group;
 mod local;
 mod producer;
 mod tls;
 mod transport;
 
+pub use admin::CommittedPosition;
 pub use client::Client;
 pub use config::{ClientBuilder, NoTrust, Trusted};
 pub use consumer::{ConsumedBatch, ConsumedRecord, ConsumedRecords, Consumer, ConsumerBuilder, Position, Start};
 pub use error::{Error, Gap, Result};
+pub use group::{
+    Commit, CommitOutcome, GroupBatch, GroupConsumer, GroupConsumerBuilder, GroupEvent, GroupPosition, GroupRecord,
+    NamedPartition,
+};
 pub use local::LocalServer;
-pub use producer::{Delivery, Producer, ProducerBuilder, ProducerStats, Receipt, partition_of_key};
+pub use producer::{Dedup, Delivery, Producer, ProducerBuilder, ProducerStats, Receipt, partition_of_key};
 pub use tls::Fingerprint;
 
 pub use millstream_protocol::batch::{BatchView, Codec};
 pub use millstream_protocol::frame::control::{
     Cleanup, Compaction, Durability, LakeConfig, LakeFormat, LakePartition, LakeStatus, PartitionInfo,
     PartitionRecovery, PartitionState, RecoveryInfo, StreamConfig, StreamInfo, StreamSummary,
+};
+pub use millstream_protocol::frame::group::{
+    GroupInfo, GroupMember, GroupPartition, GroupReset, GroupState, GroupSummary, ResetTo, StreamPartition,
 };
 pub use millstream_protocol::{
     ByteSize, Class, Code, Epoch, Header, Incarnation, Offset, Outcome, PartitionId, Record, StreamId, Timestamp,

@@ -49,7 +49,7 @@ impl ConsumedBatch {
     }
 
     /// The part from `next` on.
-    pub(super) fn rest(self, next: Offset) -> Option<Self> {
+    pub(crate) fn rest(self, next: Offset) -> Option<Self> {
         let first = next.max(self.first);
         (first < self.end).then_some(Self { first, ..self })
     }
@@ -75,11 +75,11 @@ pub struct ConsumedRecords {
 
 impl ConsumedRecords {
     /// What was not yielded yet, as a batch.
-    pub(super) fn into_rest(self) -> Option<ConsumedBatch> {
+    pub(crate) fn into_rest(self) -> Option<ConsumedBatch> {
         self.batch.rest(self.next)
     }
 
-    pub(super) fn batch(&self) -> &ConsumedBatch {
+    pub(crate) fn batch(&self) -> &ConsumedBatch {
         &self.batch
     }
 }

@@ -8,8 +8,10 @@ use millstream_protocol::{Code, Incarnation, PartitionId, StreamId};
 use tokio::sync::mpsc;
 
 use super::Consumer;
-use super::fetcher::{Budget, Fetcher, ITEMS_MAX, Source};
+use super::fetcher::Fetcher;
+use super::intake::Intake;
 use super::position::{Position, Positions, Start};
+use super::source::{Budget, ITEMS_MAX, Source};
 use crate::client::Client;
 use crate::error::{Error, Result};
 
@@ -108,11 +110,10 @@ impl ConsumerBuilder {
         let (items, fetched) = mpsc::channel(ITEMS_MAX);
         let fetcher = Fetcher {
             source,
-            positions,
+            intake: Intake::new(positions),
             budget: Budget::new(self.prefetch_bytes),
             reconnect_timeout: self.reconnect_timeout,
             items,
-            unverified: None,
         };
         let task = tokio::spawn(fetcher.run(reader));
         Ok(Consumer::new(fetched, of_application, task.abort_handle()))

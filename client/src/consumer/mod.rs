@@ -1,13 +1,19 @@
 //! Receiving records: from a position, verified, without silent gaps.
 //!
 //! - `position` (pure): how far it is, what of a batch is wanted, where a bounded delivery ends.
-//! - `fetcher`: the background task that reads and verifies ahead of the application.
+//! - `source`: the stream, opened at positions and read under a budget. `intake` (pure): what came, verified.
+//! - `fetcher`: the background task that reads ahead of the application. `shelf` (pure): what is to be handed out.
 //! - `batch`: what is handed out. `builder`: the settings.
+//!
+//! Groups (`crate::group`) use all of it but the fetcher: their partitions change while they read.
 
 mod batch;
 mod builder;
 mod fetcher;
-mod position;
+pub(crate) mod intake;
+pub(crate) mod position;
+pub(crate) mod shelf;
+pub(crate) mod source;
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -17,9 +23,10 @@ use millstream_protocol::{Offset, PartitionId};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use crate::error::Result;
-use fetcher::{Frame, Item};
+use crate::error::{Error, Result};
+use intake::Item;
 use position::Place;
+use shelf::{Reached, Shelf};
 
 pub use batch::{ConsumedBatch, ConsumedRecord, ConsumedRecords};
 pub use builder::ConsumerBuilder;
@@ -60,9 +67,7 @@ pub use position::{Position, Start};
 #[derive(Debug)]
 pub struct Consumer {
     items: mpsc::Receiver<Item>,
-    frame: Option<Frame>,
-    /// A batch being read record by record.
-    records: Option<ConsumedRecords>,
+    shelf: Shelf,
     partitions: Vec<Progress>,
     ended: bool,
     task: AbortHandle,
@@ -79,7 +84,7 @@ impl Consumer {
     fn new(items: mpsc::Receiver<Item>, places: Vec<Place>, task: AbortHandle) -> Self {
         let progress = |place| Progress { place, high_watermark: None };
         let partitions = places.into_iter().map(progress).collect();
-        Self { items, frame: None, records: None, partitions, ended: false, task }
+        Self { items, shelf: Shelf::default(), partitions, ended: false, task }
     }
 
     /// The next record, or `None` at the end of a bounded consumer. Waits for it.
@@ -114,116 +119,86 @@ impl Consumer {
 
     /// The partition's high watermark when the last batch that the application took was sent; `None` before.
     pub fn high_watermark(&self, partition: PartitionId) -> Option<Offset> {
-        let index = self.index(partition)?;
+        let index = index(&self.partitions, partition)?;
         self.partitions[index].high_watermark
     }
 
     fn poll_record(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<ConsumedRecord>>> {
         loop {
-            if let Some(records) = &mut self.records {
-                let next = records.next();
-                let (partition, epoch, end) = {
-                    let batch = records.batch();
-                    (batch.partition, batch.view.header().epoch, batch.end)
-                };
-                let reached = match &next {
-                    Some(Ok(record)) => record.offset.next(),
-                    Some(Err(_)) | None => end,
-                };
-                if let Some(progress) = self.progress(partition) {
-                    progress.place.delivered(reached, epoch);
-                }
-                match next {
-                    Some(item) => return Poll::Ready(Some(item)),
-                    None => self.records = None,
-                }
+            let partitions = &mut self.partitions;
+            if let Some(record) = self.shelf.record(|reached| took(partitions, reached)) {
+                return Poll::Ready(Some(record));
             }
-            match ready!(self.poll_batch_of_frame(context)) {
-                None => return Poll::Ready(None),
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                Some(Ok(batch)) => match batch.records() {
-                    Ok(records) => self.records = Some(records),
-                    Err(error) => {
-                        self.took(&batch);
-                        return Poll::Ready(Some(Err(error)));
-                    }
-                },
+            if let Some(ended) = ready!(self.poll_frame(context)) {
+                return Poll::Ready(ended.map(Err));
             }
         }
     }
 
     fn poll_batch(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<ConsumedBatch>>> {
-        let rest = self.records.take().and_then(ConsumedRecords::into_rest);
-        let next = match rest {
-            Some(rest) => Some(Ok(rest)),
-            None => ready!(self.poll_batch_of_frame(context)),
-        };
-        if let Some(Ok(batch)) = &next {
-            self.took(batch);
+        loop {
+            let partitions = &mut self.partitions;
+            if let Some(batch) = self.shelf.batch(|reached| took(partitions, reached)) {
+                return Poll::Ready(Some(Ok(batch)));
+            }
+            if let Some(ended) = ready!(self.poll_frame(context)) {
+                return Poll::Ready(ended.map(Err));
+            }
         }
-        Poll::Ready(next)
     }
 
-    /// The next batch that came; says nothing of positions.
-    fn poll_batch_of_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<ConsumedBatch>>> {
-        loop {
-            if let Some(frame) = &mut self.frame {
-                if let Some(batch) = frame.batches.pop_front() {
-                    return Poll::Ready(Some(Ok(batch)));
+    /// Puts the next frame on the shelf. Ready with `Some` where there is none but an error, or the end.
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Option<Error>>> {
+        if self.ended {
+            return Poll::Ready(Some(None));
+        }
+        let error = match ready!(self.items.poll_recv(context)) {
+            Some(Item::Frame(frame)) => {
+                let high_watermark = frame.high_watermark;
+                if let Some(progress) = progress(&mut self.partitions, frame.partition) {
+                    progress.high_watermark = Some(high_watermark);
                 }
-                self.frame = None;
-            }
-            if self.ended {
+                self.shelf.put(frame);
                 return Poll::Ready(None);
             }
-            let error = match ready!(self.items.poll_recv(context)) {
-                Some(Item::Frame(frame)) => {
-                    let high_watermark = frame.high_watermark;
-                    if let Some(progress) = self.progress(frame.partition) {
-                        progress.high_watermark = Some(high_watermark);
-                    }
-                    self.frame = Some(frame);
-                    continue;
+            Some(Item::Gap(gap, error)) => {
+                if let Some(progress) = progress(&mut self.partitions, gap.partition) {
+                    progress.place.skipped(gap.resume);
                 }
-                Some(Item::Gap(gap, error)) => {
-                    if let Some(progress) = self.progress(gap.partition) {
-                        progress.place.skipped(gap.resume);
-                    }
-                    error
-                }
-                Some(Item::Failed(error)) => error,
-                Some(Item::Final(error)) => {
-                    self.ended = true;
-                    error
-                }
-                None => {
-                    self.ended = true;
-                    return Poll::Ready(None);
-                }
-            };
-            return Poll::Ready(Some(Err(error)));
-        }
+                error
+            }
+            Some(Item::Failed(error)) => error,
+            Some(Item::Final(error)) => {
+                self.ended = true;
+                error
+            }
+            None => {
+                self.ended = true;
+                return Poll::Ready(Some(None));
+            }
+        };
+        Poll::Ready(Some(Some(error)))
     }
+}
 
-    fn took(&mut self, batch: &ConsumedBatch) {
-        if let Some(progress) = self.progress(batch.partition) {
-            progress.place.delivered(batch.end, batch.view.header().epoch);
-        }
+fn took(partitions: &mut [Progress], reached: Reached) {
+    if let Some(progress) = progress(partitions, reached.partition) {
+        progress.place.delivered(reached.next, reached.epoch);
     }
+}
 
-    fn progress(&mut self, partition: PartitionId) -> Option<&mut Progress> {
-        let index = self.index(partition)?;
-        Some(&mut self.partitions[index])
-    }
+fn progress(partitions: &mut [Progress], partition: PartitionId) -> Option<&mut Progress> {
+    let index = index(partitions, partition)?;
+    Some(&mut partitions[index])
+}
 
-    fn index(&self, partition: PartitionId) -> Option<usize> {
-        // All of a stream's partitions: the number is the index.
-        let at = partition.0 as usize;
-        if self.partitions.get(at).is_some_and(|progress| progress.place.partition == partition) {
-            return Some(at);
-        }
-        self.partitions.binary_search_by_key(&partition, |progress| progress.place.partition).ok()
+fn index(partitions: &[Progress], partition: PartitionId) -> Option<usize> {
+    // All of a stream's partitions: the number is the index.
+    let at = partition.0 as usize;
+    if partitions.get(at).is_some_and(|progress| progress.place.partition == partition) {
+        return Some(at);
     }
+    partitions.binary_search_by_key(&partition, |progress| progress.place.partition).ok()
 }
 
 impl Stream for Consumer {

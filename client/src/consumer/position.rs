@@ -28,7 +28,7 @@ pub enum Start {
 }
 
 impl Start {
-    pub(super) fn wire(self) -> WireStart {
+    pub(crate) fn wire(self) -> WireStart {
         match self {
             Start::Earliest => WireStart::Earliest,
             Start::Latest => WireStart::Latest,
@@ -51,13 +51,13 @@ pub struct Position {
 
 /// The positions of one consumer, by partition number.
 #[derive(Debug, Clone)]
-pub(super) struct Positions {
+pub(crate) struct Positions {
     mode: ConsumeMode,
     partitions: Vec<Place>,
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Place {
+pub(crate) struct Place {
     pub partition: PartitionId,
     pub incarnation: Incarnation,
     /// Where the application asked to begin; `next` counts once it is known.
@@ -73,7 +73,7 @@ pub(super) struct Place {
 
 /// The part of a batch that is wanted: offsets `from..until`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(crate) struct Wanted {
     pub from: Offset,
     pub until: Offset,
 }
@@ -81,17 +81,43 @@ pub(super) struct Wanted {
 impl Positions {
     /// `partitions` in rising order.
     pub fn new(mode: ConsumeMode, partitions: impl IntoIterator<Item = (PartitionId, Incarnation, WireStart)>) -> Self {
-        let position = |(partition, incarnation, start)| Place {
-            partition,
-            incarnation,
-            start,
-            next: None,
-            epoch: None,
-            end: None,
-            floor: Offset::ZERO,
-            done: false,
-        };
-        Self { mode, partitions: partitions.into_iter().map(position).collect() }
+        let place = |(partition, incarnation, start)| Place::new(partition, incarnation, start);
+        Self { mode, partitions: partitions.into_iter().map(place).collect() }
+    }
+
+    /// Makes these its partitions, in rising order: those that `keep` names go on where they stand, the others begin.
+    pub fn adopt(
+        &mut self,
+        partitions: impl IntoIterator<Item = (PartitionId, Incarnation, WireStart)>,
+        keep: impl Fn(PartitionId) -> bool,
+    ) {
+        let mut adopted = Self::new(self.mode, partitions);
+        for place in &mut adopted.partitions {
+            if keep(place.partition)
+                && let Ok(kept) = self.get(place.partition)
+            {
+                *place = kept.clone();
+            }
+        }
+        *self = adopted;
+    }
+
+    /// Begins a partition anew, also one that had ended.
+    ///
+    /// # Errors
+    /// The partition was not asked for.
+    pub fn restart(&mut self, partition: PartitionId, start: WireStart) -> Result<()> {
+        let position = self.get(partition)?;
+        *position = Place::new(partition, position.incarnation, start);
+        Ok(())
+    }
+
+    /// A partition that had ended goes on where it stood.
+    ///
+    /// # Errors
+    /// The partition was not asked for.
+    pub fn revive(&mut self, partition: PartitionId) -> Result<()> {
+        self.get(partition).map(|position| position.done = false)
     }
 
     /// What to ask of a server for the partitions that go on.
@@ -206,6 +232,16 @@ impl Positions {
 }
 
 impl Place {
+    fn new(partition: PartitionId, incarnation: Incarnation, start: WireStart) -> Self {
+        let floor = Offset::ZERO;
+        Self { partition, incarnation, start, next: None, epoch: None, end: None, floor, done: false }
+    }
+
+    /// Whether it was not opened yet: where it asked to begin is not known to be there.
+    pub fn is_new(&self) -> bool {
+        self.next.is_none()
+    }
+
     /// What to ask of a server: the start at first, later where it stands.
     fn start(&self) -> ConsumeStart {
         let start = match self.next {

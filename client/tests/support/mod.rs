@@ -2,7 +2,10 @@
 //!
 //! One stream, `rides`, of two partitions. Unscripted it stores, acknowledges and delivers as the real one does,
 //! gates and resume flag included.
+//! Groups are what `group::Coordinator` says: a test hands partitions out by hand.
 #![allow(dead_code, reason = "each test file uses its part")]
+
+pub mod group;
 
 use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
@@ -73,9 +76,12 @@ pub struct State {
     /// Cut the connection instead of answering so many requests.
     pub cut_requests: Mutex<u32>,
     pub requests: Mutex<Vec<Request>>,
+    pub groups: group::Coordinator,
     /// Rises when the stream is deleted and made again.
     pub incarnation: Mutex<u64>,
     pub stored: Notify,
+    /// The first offset that is said to be kept in each partition. What lies below is delivered all the same.
+    pub log_start: Mutex<u64>,
 }
 
 pub struct Fake {
@@ -229,7 +235,7 @@ async fn serve(connection: Connection, state: Arc<State>, quirks: Arc<Quirks>) -
     }
     let hello = HelloOk { version: quirks.version, server_id: 7, server_version: "fake".into() };
     write(&mut send, Kind::HelloOk, 0, &hello.encode()).await?;
-    tokio::spawn(control(connection.clone(), send, recv, Arc::clone(&state)));
+    tokio::spawn(control(connection.clone(), Arc::new(tokio::sync::Mutex::new(send)), recv, Arc::clone(&state)));
     while let Ok((send, mut recv)) = connection.accept_bi().await {
         let (connection, state) = (connection.clone(), Arc::clone(&state));
         tokio::spawn(async move {
@@ -243,7 +249,12 @@ async fn serve(connection: Connection, state: Arc<State>, quirks: Arc<Quirks>) -
     Ok(())
 }
 
-async fn control(connection: Connection, mut send: SendStream, mut recv: RecvStream, state: Arc<State>) -> Anyhow {
+async fn control(
+    connection: Connection,
+    send: Arc<tokio::sync::Mutex<SendStream>>,
+    mut recv: RecvStream,
+    state: Arc<State>,
+) -> Anyhow {
     loop {
         let (header, body) = read(&mut recv).await?;
         let request = Request::decode(&body)?;
@@ -258,18 +269,30 @@ async fn control(connection: Connection, mut send: SendStream, mut recv: RecvStr
             connection.close(VarInt::from_u32(0), b"");
             return Ok(());
         }
-        let response = match request {
-            Request::DescribeStream { name } if name == STREAM => Response::Stream(info(&state)),
-            Request::DescribeStream { name } => {
-                let refusal = Refusal::new(Code::UnknownStream, format!("no stream {name:?}"));
-                write(&mut send, Kind::Error, header.correlation, &refusal.encode()).await?;
-                continue;
-            }
-            Request::CreateStream { .. } => Response::Stream(info(&state)),
-            Request::ListStreams => Response::Streams(Vec::new()),
-            _ => Response::Done,
-        };
-        write(&mut send, Kind::Response, header.correlation, &response.encode()).await?;
+        let (state, send) = (Arc::clone(&state), Arc::clone(&send));
+        // A heartbeat waits and keeps nothing else waiting.
+        tokio::spawn(async move {
+            let (kind, body) = match perform(&state, request).await {
+                Ok(response) => (Kind::Response, response.encode()),
+                Err(refusal) => (Kind::Error, refusal.encode()),
+            };
+            write(&mut *send.lock().await, kind, header.correlation, &body).await
+        });
+    }
+}
+
+async fn perform(state: &State, request: Request) -> Result<Response, Refusal> {
+    match request {
+        Request::DescribeStream { name } if name == STREAM => Ok(Response::Stream(info(state))),
+        Request::DescribeStream { name } => Err(Refusal::new(Code::UnknownStream, format!("no stream {name:?}"))),
+        Request::CreateStream { .. } => Ok(Response::Stream(info(state))),
+        Request::ListStreams => Ok(Response::Streams(Vec::new())),
+        Request::JoinGroup(join) => state.groups.join(join),
+        Request::HeartbeatGroup(heartbeat) => state.groups.heartbeat(heartbeat).await,
+        Request::LeaveGroup { member, .. } => state.groups.leave(member),
+        Request::CommitOffsets { member, commits, .. } => state.groups.commit(member, &commits),
+        Request::FetchOffsets { partitions, .. } => state.groups.fetch(&partitions),
+        _ => Ok(Response::Done),
     }
 }
 
@@ -283,7 +306,7 @@ fn info(state: &State) -> StreamInfo {
         incarnation: incarnation(state, partition).0,
         epoch: 3,
         owner: String::new(),
-        log_start: 0,
+        log_start: *state.log_start.lock(),
         high_watermark: high_watermark(state, partition),
         bytes: 0,
         state: PartitionState::Online,

@@ -7,15 +7,18 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use millstream_log::{Identity, Kind, Log, LogConfig, LogError, Partition, StateLog, Stopwatch};
-use millstream_protocol::frame::control::{CreateMode, LakeConfig, StreamConfig};
+use millstream_log::{Identity, InternalLog, Kind, Log, LogConfig, LogError, Partition, StateLog, Stopwatch};
+use millstream_protocol::frame::control::{CreateMode, LakeConfig, NextSequence, StreamConfig};
 use millstream_protocol::limits::PARTITIONS_MAX;
-use millstream_protocol::{Incarnation, LakeId, PartitionId, StreamId};
+use millstream_protocol::{Incarnation, LakeId, PartitionId, ProducerId, StreamId};
 use parking_lot::{Mutex, RwLock};
 
 use crate::catalog::{Catalog, Input, LakeEntry, StreamEntry};
 use crate::error::BrokerError;
+use crate::group::{GroupShell, Groups};
+use crate::producer::Producers;
 use crate::recovery::Recovery;
 use crate::stream::{Stream, partition_config};
 
@@ -28,12 +31,20 @@ pub struct BrokerConfig {
     pub log: LogConfig,
     /// Whether a producer may make a missing stream; default yes.
     pub auto_create_streams: bool,
+    /// How long the offsets of a group stay after its last member went and its last commit, whichever is later; `None`: for
+    /// ever. Default 7 days.
+    pub offsets_retention: Option<Duration>,
 }
 
 impl BrokerConfig {
     /// The defaults on that data directory.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
-        Self { data_dir: data_dir.into(), log: LogConfig::default(), auto_create_streams: true }
+        Self {
+            data_dir: data_dir.into(),
+            log: LogConfig::default(),
+            auto_create_streams: true,
+            offsets_retention: Some(Duration::from_secs(7 * 24 * 60 * 60)),
+        }
     }
 }
 
@@ -57,7 +68,9 @@ pub struct Broker {
     config: BrokerConfig,
     log: Log,
     catalog: StateLog<Catalog>,
+    groups: GroupShell,
     recovery: Recovery,
+    producers: Producers,
     streams: RwLock<Streams>,
     /// One change at a time: directories and events must agree.
     changing: Mutex<()>,
@@ -82,11 +95,12 @@ impl Broker {
     ///
     /// # Errors
     /// [`LogError::Locked`], [`LogError::NewerFormat`], [`LogError::NotADataDirectory`], [`LogError::StateDamaged`] (the
-    /// catalog), [`LogError::Io`].
+    /// catalog or the groups), [`LogError::Io`].
     pub fn open(config: BrokerConfig) -> Result<Arc<Self>, BrokerError> {
         let started = Stopwatch::start();
         let log = Log::open(&config.data_dir, config.log.clone(), random())?;
-        let catalog: StateLog<Catalog> = log.open_catalog(Incarnation(random()))?;
+        let catalog: StateLog<Catalog> = log.open_internal(InternalLog::Catalog, Incarnation(random()))?;
+        let groups: StateLog<Groups> = log.open_internal(InternalLog::Groups, Incarnation(random()))?;
         // One durable write gives this start its number: every partition's epoch.
         let now = log.now();
         catalog.update(|catalog| catalog.step(Input::Start { now }))?;
@@ -115,9 +129,27 @@ impl Broker {
             let stream = Stream::new(entry.id, name, entry.config, entry.created, entry.incarnations, partitions);
             streams.insert(Arc::new(stream));
         }
+        recovery.total.add(groups.recovered());
         recovery.report(started.elapsed());
-        let streams = RwLock::new(streams);
-        Ok(Arc::new(Self { config, log, catalog, recovery, streams, changing: Mutex::new(()) }))
+        let (streams, groups) = (RwLock::new(streams), GroupShell::new(groups));
+        let producers = Producers::open(&log, &catalog);
+        let changing = Mutex::new(());
+        let broker = Arc::new(Self { config, log, catalog, groups, recovery, producers, streams, changing });
+        broker.tell_groups_of_all_streams();
+        broker.recover_offsets();
+        Ok(broker)
+    }
+
+    pub(crate) fn config(&self) -> &BrokerConfig {
+        &self.config
+    }
+
+    pub(crate) fn log(&self) -> &Log {
+        &self.log
+    }
+
+    pub(crate) fn groups(&self) -> &GroupShell {
+        &self.groups
     }
 
     /// What the start had to do.
@@ -177,6 +209,7 @@ impl Broker {
         let partitions = opened.into_iter().map(Ok).collect();
         let stream = Arc::new(Stream::new(id, name.to_owned(), config, now, incarnations, partitions));
         self.streams.write().insert(stream.clone());
+        self.tell_groups(&stream.name, stream.id, stream.partitions().len() as u32);
         Ok(stream)
     }
 
@@ -194,6 +227,7 @@ impl Broker {
             stream
         };
         stream.mark_deleted();
+        self.tell_groups(name, stream.id, 0);
         self.log.delete_stream(stream.id)?;
         self.catalog.update(|catalog| catalog.step(Input::StreamFilesRemoved { id: stream.id }))
     }
@@ -271,6 +305,31 @@ impl Broker {
         self.catalog.read(|catalog| catalog.lakes().map(Lake::from).collect())
     }
 
+    /// A producer's id; its epoch is 0. An earlier producer of that name is fenced: once this returns, nothing more of it is
+    /// stored. Blocks.
+    ///
+    /// # Errors
+    /// [`BrokerError::IllegalName`], [`BrokerError::ProducersExhausted`]; the log's.
+    pub fn init_producer(&self, name: Option<&str>) -> Result<ProducerId, BrokerError> {
+        self.producers.init(&self.log, &self.catalog, name)
+    }
+
+    /// Raises a producer's epoch by one: once this returns, nothing under the given epoch or an earlier one is stored any
+    /// more. Gives the new epoch, and where the producer goes on in each of the stream's partitions that is open. Blocks.
+    ///
+    /// # Errors
+    /// [`BrokerError::ProducerFenced`], [`BrokerError::UnknownProducer`], [`BrokerError::IllegalSetting`] (the epoch);
+    /// those of [`stream_by_id`](Self::stream_by_id); the log's.
+    pub fn bump_producer(
+        &self,
+        id: ProducerId,
+        epoch: u32,
+        stream: StreamId,
+    ) -> Result<(u32, Vec<NextSequence>), BrokerError> {
+        let stream = self.stream_by_id(stream)?;
+        self.producers.bump(&self.log, &self.catalog, (id, epoch), &stream)
+    }
+
     /// Deletes what the streams' retention settings let go; errors are logged. Blocks.
     pub fn run_retention(&self) {
         for stream in self.streams() {
@@ -304,6 +363,7 @@ impl Broker {
         for stream in self.streams() {
             stream.online().for_each(|partition| partition.close());
         }
+        self.groups.close();
         self.catalog.close();
         self.log.close();
         Ok(())

@@ -3,7 +3,7 @@
 use millstream_log::LogError;
 use millstream_protocol::frame::Refusal;
 use millstream_protocol::names::IllegalName;
-use millstream_protocol::{Code, PartitionId};
+use millstream_protocol::{Code, PartitionId, ProducerId};
 
 /// An error of the broker. Its `Display` says what happened, with the values, then what to do.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -62,6 +62,80 @@ pub enum BrokerError {
     /// A lake of that name exists.
     #[error("lake '{0}' exists: choose another name, or remove it first")]
     LakeExists(String),
+    /// No group has that name.
+    #[error(
+        "unknown group '{0}': `millstream group list` shows what there is; a group is made by its first member, or by a reset"
+    )]
+    UnknownGroup(String),
+    /// The group has members.
+    #[error("group '{group}' has {members} members: stop them, or wait until their sessions have ended, then retry")]
+    GroupNotEmpty {
+        /// The group.
+        group: String,
+        /// How many.
+        members: usize,
+    },
+    /// The group has no such member.
+    #[error(
+        "group '{group}' has no member {member:016x} (any more): its session ended, it did not let go of partitions in time, or it left; join again"
+    )]
+    UnknownMember {
+        /// The group.
+        group: String,
+        /// The member.
+        member: u64,
+    },
+    /// Another member joined under this one's instance id.
+    #[error(
+        "member {member:016x} of group '{group}' was replaced by a newer one with the same instance id: stop this one, or give it an instance id of its own"
+    )]
+    MemberFenced {
+        /// The group.
+        group: String,
+        /// The member.
+        member: u64,
+    },
+    /// The partition is not held under this epoch.
+    #[error(
+        "group '{group}': stream {stream}, partition {partition} is not held under epoch {epoch} but {held}: what comes after its last commit is another member's; drop what is in hand"
+    )]
+    StaleEpoch {
+        /// The group.
+        group: String,
+        /// The stream.
+        stream: u64,
+        /// The partition.
+        partition: u32,
+        /// The epoch that was given.
+        epoch: u32,
+        /// How it is held.
+        held: String,
+    },
+    /// A commit above what the partition holds.
+    #[error(
+        "offset {offset} of stream {stream}, partition {partition} is past the end at {high_watermark}: commit the offset after the last record that was read"
+    )]
+    CommitPastEnd {
+        /// The stream.
+        stream: u64,
+        /// The partition.
+        partition: u32,
+        /// The offset that was given.
+        offset: u64,
+        /// The partition's high watermark.
+        high_watermark: u64,
+    },
+    /// No producer has that number.
+    #[error("producer {0} was not made by this server: open the producer anew")]
+    UnknownProducer(ProducerId),
+    /// A newer producer of the same name has taken over.
+    #[error(
+        "producer {0} was fenced by a newer one of its name: end it, or give each producer that runs at the same time a name of its own"
+    )]
+    ProducerFenced(ProducerId),
+    /// A start gives four billion numbers.
+    #[error("this start of the server has given all the producer numbers it has: restart it")]
+    ProducersExhausted,
     /// The log's.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -81,6 +155,15 @@ impl BrokerError {
             BrokerError::IllegalSetting { .. } => Code::IllegalSetting,
             BrokerError::UnknownLake(_) => Code::UnknownLake,
             BrokerError::LakeExists(_) => Code::LakeExists,
+            BrokerError::UnknownGroup(_) => Code::UnknownGroup,
+            BrokerError::GroupNotEmpty { .. } => Code::GroupNotEmpty,
+            BrokerError::UnknownMember { .. } => Code::UnknownMember,
+            BrokerError::MemberFenced { .. } => Code::Fenced,
+            BrokerError::StaleEpoch { .. } => Code::StaleEpoch,
+            BrokerError::CommitPastEnd { .. } => Code::CommitPastEnd,
+            BrokerError::UnknownProducer(_) => Code::UnknownProducer,
+            BrokerError::ProducerFenced(_) => Code::Fenced,
+            BrokerError::ProducersExhausted => Code::Throttled,
             BrokerError::Log(error) => error.code(),
         }
     }

@@ -1,7 +1,7 @@
 //! Millstream's broker: what streams and lakes exist, and where their partitions are. Usable without the network.
 //!
-//! Every decision is a pure machine ([`catalog`]); [`Broker`] is the shell that runs it on the log. No side file holds
-//! state: the catalog is a state log of the same engine as the records.
+//! Every decision is a pure machine ([`catalog`], [`group`]); [`Broker`] is the shell that runs them on the log. No side file
+//! holds state: the machines' events are in state logs of the same engine as the records.
 //!
 //! # Example
 //! ```
@@ -22,10 +22,13 @@
 mod broker;
 pub mod catalog;
 mod error;
+pub mod group;
+mod producer;
 mod recovery;
 mod stream;
 
 pub use broker::{Broker, BrokerConfig, Lake};
 pub use error::BrokerError;
+pub use group::{GroupStats, Heartbeat};
 pub use recovery::Recovery;
 pub use stream::Stream;

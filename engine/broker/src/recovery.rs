@@ -15,7 +15,7 @@ const NAMED_MAX: usize = 256;
 pub struct Recovery {
     /// What the lanes' journals gave back.
     pub replay: Replay,
-    /// All partitions together, the catalog included.
+    /// All partitions together, the internal logs included.
     pub total: Recovered,
     /// Partitions opened.
     pub partitions: u64,

@@ -3,7 +3,8 @@
 //! ```text
 //! LOCK                       held with flock by the process that has it open
 //! FORMAT                     text: "millstream data directory", "format 1", "directory <16 hex>", "crc <8 hex>" of these
-//! catalog/00000-<inc>/       the catalog's log (stream 0)
+//! catalog/00000-<inc>/       the catalog's log (stream 0, partition 0)
+//! groups/00001-<inc>/        the groups' log (stream 0, partition 1)
 //! streams/<stream>/<partition>-<incarnation>/
 //!     <base>.<generation>.log    segments     <base>.<generation>.index   a cache
 //!     state/                     the partition's state log: segments and <offset>.snapshot
@@ -30,6 +31,33 @@ const FORMAT_FILE: &str = "FORMAT";
 const FORMAT_TITLE: &str = "millstream data directory";
 /// Far above what the file has: bounds what is read of a foreign one.
 const FORMAT_BYTES_MAX: u64 = 4_096;
+
+/// A state log that is no partition's: the number of its stream is 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InternalLog {
+    /// Which streams and lakes exist.
+    Catalog,
+    /// Who is in which consumer group.
+    Groups,
+}
+
+impl InternalLog {
+    /// All of them.
+    pub const ALL: [InternalLog; 2] = [InternalLog::Catalog, InternalLog::Groups];
+
+    /// Its partition number.
+    pub fn partition(self) -> PartitionId {
+        PartitionId(self as u32)
+    }
+
+    /// What its directory and reports call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            InternalLog::Catalog => "catalog",
+            InternalLog::Groups => "groups",
+        }
+    }
+}
 
 /// A data directory, locked for this process.
 pub struct DataDir {
@@ -100,14 +128,18 @@ impl DataDir {
         self.streams().join(format!("{:010}", stream.0))
     }
 
-    /// Where the catalog's log is.
-    pub fn catalog(&self) -> PathBuf {
-        self.root.join("catalog")
+    /// Where an internal log is.
+    pub fn internal(&self, log: InternalLog) -> PathBuf {
+        self.root.join(log.name())
     }
 
     /// Where a partition's segments are.
     pub fn partition(&self, identity: Identity) -> PathBuf {
-        let parent = if identity.stream.0 == 0 { self.catalog() } else { self.stream(identity.stream) };
+        let internal = InternalLog::ALL.into_iter().find(|log| log.partition() == identity.partition);
+        let parent = match internal {
+            Some(log) if identity.stream.0 == 0 => self.internal(log),
+            _ => self.stream(identity.stream),
+        };
         parent.join(partition_dir_name(identity.partition, identity.incarnation))
     }
 

@@ -80,7 +80,7 @@ mod verify;
 
 pub use clock::{Clock, Stopwatch, SystemClock, WallClock};
 pub use compaction::{Compacted, CompactionFacts, CompactionPlan, CompactionPolicy, plan_compaction};
-pub use data_dir::FORMAT_VERSION;
+pub use data_dir::{FORMAT_VERSION, InternalLog};
 pub use dedup::DedupKey;
 pub use error::LogError;
 pub use event_listener::{EventListener, Listener};
@@ -92,5 +92,6 @@ pub use read::Chunk;
 pub use recovery::open::Recovered;
 pub use retention::{Reason, RetentionPolicy, SegmentFacts, plan_retention};
 pub use segment::{Identity, Kind};
+pub use state_log::table::{StateTable, TableEvent};
 pub use state_log::{Machine, StateLog};
 pub use verify::{Damage, PartitionReport, accept_losses, verify};

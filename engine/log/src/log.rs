@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use millstream_protocol::{Epoch, PartitionId, ProducerId, StreamId};
+use millstream_protocol::{Epoch, ProducerId, StreamId};
 use parking_lot::Mutex;
 
 use crate::checkpoint::{self, Checkpoint, Checkpoints};
 use crate::clock::{Clock, SystemClock};
-use crate::data_dir::{DataDir, parse_partition_dir_name, parse_stream_dir_name, partition_dir_name};
+use crate::data_dir::{DataDir, InternalLog, parse_partition_dir_name, parse_stream_dir_name, partition_dir_name};
 use crate::disk_space::DiskSpace;
 use crate::error::{Context, LogError};
 use crate::fences::Fences;
@@ -267,21 +267,23 @@ impl Log {
         waiting.into_iter().zip(&self.senders).try_for_each(|(wait, sender)| sender.end_barrier(&wait))
     }
 
-    /// Opens the catalog's state log, one epoch above the newest it holds. `incarnation` names a new one.
+    /// Opens an internal state log, one epoch above the newest it holds. `incarnation` names a new one.
     ///
     /// # Errors
     /// [`LogError::Io`], [`LogError::StateDamaged`].
-    pub fn open_catalog<M: Machine>(
+    pub fn open_internal<M: Machine>(
         &self,
+        log: InternalLog,
         incarnation: millstream_protocol::Incarnation,
     ) -> Result<StateLog<M>, LogError> {
-        let root = self.dir.catalog();
+        let root = self.dir.internal(log);
         let storage = &*self.shared.storage;
         storage.create_dir_all(&root).context("create", &root)?;
         storage.sync_dir(self.dir.root()).context("sync", self.dir.root())?;
         let mut found = storage.list(&root).context("list", &root)?.into_iter().filter(|entry| entry.is_dir);
-        let parsed = found.find_map(|entry| parse_partition_dir_name(&entry.name));
-        let (partition, incarnation) = parsed.unwrap_or((PartitionId(0), incarnation));
+        let parsed =
+            found.find_map(|entry| parse_partition_dir_name(&entry.name).filter(|(id, _)| *id == log.partition()));
+        let (partition, incarnation) = parsed.unwrap_or((log.partition(), incarnation));
         let identity = Identity { stream: StreamId(0), partition, incarnation, kind: Kind::State };
         let dir = root.join(partition_dir_name(partition, incarnation));
         storage.create_dir_all(&dir).context("create", &dir)?;

@@ -31,7 +31,7 @@ use crate::recovery::tables::add_dedup_ids;
 use crate::retention::{Reason, RetentionPolicy, SegmentFacts, plan_retention, trusts_age};
 use crate::segment::{BatchPlace, Extent, Identity, Kind, PREAMBLE_BYTES, Segment};
 use crate::state_log::StateLog;
-use crate::state_log::table::StateTable;
+use crate::state_log::table::{StateTable, TableEvent};
 use crate::tables::{Tables, checkpoint};
 
 /// The key under which a partition's log start is kept in its state log.
@@ -395,10 +395,14 @@ impl Partition {
         state.read(|table| accepted_losses(table).find(|(from, resume)| *from <= lost && lost < *resume).map(|l| l.1))
     }
 
-    /// The sequence that the partition stores next of a producer; `None` if it knows no batch of it. What is in a lane's hands
-    /// is not counted: ask behind [`Log::fence_producer`](crate::Log::fence_producer).
+    /// The sequence that the partition stores next of a producer; `None` if it knows no batch of it and may have forgotten
+    /// some. What is in a lane's hands is not counted: ask behind [`Log::fence_producer`](crate::Log::fence_producer).
     pub fn next_sequence(&self, producer: ProducerId) -> Option<u64> {
-        self.tables.lock().producers.standing(producer).map(|standing| standing.next)
+        let producers = &self.tables.lock().producers;
+        match producers.standing(producer) {
+            Some(standing) => Some(standing.next),
+            None => (!producers.may_have_forgotten(producer)).then_some(0),
+        }
     }
 
     /// Fires when the high watermark, the log start or the health changes. Listen, look again, then wait.
@@ -553,6 +557,18 @@ impl Partition {
     /// # Errors
     /// [`LogError::ReadOnly`], [`LogError::DurabilityUnknown`], [`LogError::DiskFull`], [`LogError::Io`].
     pub fn state_put(self: &Arc<Self>, key: &str, value: Option<&[u8]>) -> Result<(), LogError> {
+        self.state_update(|_| Ok(vec![StateTable::event(key, value)]))
+    }
+
+    /// Lets `decide` look at the partition's state log and propose changes; they are durable when it returns. Decisions
+    /// are made one after the other, each on what those before it have left; many may be in flight. Blocks.
+    ///
+    /// # Errors
+    /// `decide`'s own; those of [`state_put`](Self::state_put).
+    pub fn state_update<E: From<LogError>>(
+        self: &Arc<Self>,
+        decide: impl Fn(&StateTable) -> Result<Vec<TableEvent>, E>,
+    ) -> Result<(), E> {
         let state = {
             let mut slot = self.state.lock();
             match &*slot {
@@ -566,12 +582,27 @@ impl Partition {
                 }
             }
         };
-        let result = state.update(|_| Ok(vec![StateTable::event(key, value)]));
-        if let Err(error @ (LogError::DurabilityUnknown { .. } | LogError::ReadOnly { .. })) = &result {
+        let result = state.update(decide);
+        if let Some(error @ (LogError::DurabilityUnknown { .. } | LogError::ReadOnly { .. })) = state.failure() {
             // Its state can't be kept any more: the partition goes with its state log.
             self.poison(format!("its state log failed: {error}").into());
         }
         result
+    }
+
+    /// Looks at the partition's state log; what it saw is durable when it returns. Blocks while changes are in flight.
+    ///
+    /// # Errors
+    /// The one that ended the state log.
+    pub fn state_read<R>(&self, look: impl Fn(&StateTable) -> R) -> Result<R, LogError> {
+        let state = self.state.lock().clone();
+        match state {
+            None => Ok(look(&StateTable::default())),
+            Some(state) => {
+                let seen = state.read_durable(look);
+                seen.ok_or_else(|| state.failure().unwrap_or(LogError::Closed))
+            }
+        }
     }
 
     /// Keeps records from `offset` on for `owner` against retention; `None` lets go.

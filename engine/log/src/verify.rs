@@ -11,7 +11,7 @@ use millstream_protocol::batch::BatchView;
 use millstream_protocol::{Incarnation, Offset, PartitionId, StreamId};
 
 use crate::checkpoint;
-use crate::data_dir::{parse_partition_dir_name, parse_stream_dir_name};
+use crate::data_dir::{InternalLog, parse_partition_dir_name, parse_stream_dir_name};
 use crate::error::{Context, LogError};
 use crate::log::{Log, LogConfig};
 use crate::partition::{accepted_losses, log_start};
@@ -42,7 +42,7 @@ pub struct Damage {
 /// What one partition holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitionReport {
-    /// The stream; 0 is the catalog.
+    /// The stream; 0 is an internal log, by its partition: [`InternalLog`].
     pub stream: StreamId,
     /// The partition.
     pub partition: PartitionId,
@@ -78,7 +78,9 @@ pub fn verify(root: &Path, report: &mut dyn FnMut(PartitionReport)) -> Result<()
     let checkpoint = checkpoint::load(&storage, &dir.journal())?.checkpoint;
     let waiting = replay::waiting(&storage, &dir.journal(), &checkpoint)?;
     let verifier = Verifier { storage, marks: checkpoint.marks, waiting };
-    verifier.partitions(&dir.catalog(), StreamId(0), Kind::State, report)?;
+    for log in InternalLog::ALL {
+        verifier.partitions(&dir.internal(log), StreamId(0), Kind::State, report)?;
+    }
     for entry in verifier.storage.list(&dir.streams()).context("list", &dir.streams())? {
         if let Some(stream) = parse_stream_dir_name(&entry.name) {
             verifier.partitions(&dir.stream(stream), stream, Kind::Records, report)?;

@@ -19,15 +19,15 @@ pub(crate) struct Principal {
 pub(crate) enum Action {
     /// Append.
     Produce,
-    /// Fetch.
+    /// Fetch; work in a group.
     Consume,
     /// Learn that it exists, and its state.
     Describe,
     /// Make a stream.
     Create,
-    /// Forget records of a stream.
+    /// Forget records of a stream; move a group's offsets.
     Alter,
-    /// Delete a stream.
+    /// Delete a stream or a group.
     Delete,
     /// Make, flush or remove a lake.
     LakeManage,
@@ -42,6 +42,8 @@ pub(crate) enum Resource<'a> {
     Stream(&'a str),
     /// A lake, by name.
     Lake(&'a str),
+    /// A consumer group, by name.
+    Group(&'a str),
 }
 
 /// Whether `principal` may do `action` on `resource`.

@@ -177,6 +177,10 @@ settings! {
     /// How often old segments, and those that are worth compacting, are looked for.
     retention_interval: Duration = Duration::from_secs(30),
         unit "time", range "100 ms to 24 h", price "disk kept longer", legal |t| within(t, 100, 86_400_000);
+    /// How long a consumer group's offsets stay after its last member went and its last commit, whichever is later.
+    offsets_retention: Option<Duration> = Some(Duration::from_secs(7 * 24 * 60 * 60)),
+        unit "time", range "1 s to 10 years, or 'never': they stay", price "about 100 bytes on disk and in memory for each partition of a group",
+        legal |t| t.is_none_or(|t| within(&t, 1_000, 10 * 365 * 86_400_000));
     /// How much of a partition one read takes from the disk.
     read_size: ByteSize = ByteSize::mib(1),
         unit "bytes", range "64 KiB to 4 MiB", price "twice this in memory for each consumer; below 1 MiB, throughput",

@@ -46,7 +46,7 @@ pub struct Server {
     fingerprint: String,
     connections: TaskTracker,
     accepting: JoinHandle<()>,
-    /// Ends HTTP, retention and compaction, after the connections.
+    /// Ends HTTP, retention, compaction and the groups' clock, after the connections.
     background: TaskTracker,
     end_background: DropGuard,
     /// So that nothing goes on behind a server that was dropped.
@@ -75,6 +75,7 @@ impl Opened {
             data_dir: config.data_dir.clone(),
             log,
             auto_create_streams: config.auto_create_streams,
+            offsets_retention: config.offsets_retention,
         })?;
         let keys = Identity::load(config).and_then(|identity| Ok((identity, tls::reset_key(&config.data_dir)?)));
         match keys {
@@ -136,6 +137,7 @@ impl Server {
         }
         shared.lakes.start().await;
         background.spawn(retain(Arc::clone(&shared), end.clone()));
+        background.spawn(watch_groups(Arc::clone(&shared), end.clone()));
         background.spawn(compact(Arc::clone(&shared), end));
 
         let fingerprint = identity.fingerprint.clone();
@@ -260,6 +262,28 @@ async fn compact(shared: Arc<Shared>, end: CancellationToken) {
             ran = run => if let Err(error) = ran {
                 tracing::error!(%error, "compaction panicked: this is a bug; it is tried again");
             }
+        }
+    }
+}
+
+/// Removes members of groups whose time is up, until `end`. A stopping server removes nobody: it is what keeps them silent.
+async fn watch_groups(shared: Arc<Shared>, end: CancellationToken) {
+    loop {
+        // Before the tick, so that no deadline that appears after it is missed.
+        let earlier = shared.broker.listen_to_groups();
+        let broker = Arc::clone(&shared.broker);
+        let idle = match tokio::task::spawn_blocking(move || broker.tick_groups()).await {
+            Ok(idle) => idle,
+            Err(error) => {
+                tracing::error!(%error, "the groups' clock panicked: this is a bug; it goes on");
+                Duration::from_secs(1)
+            }
+        };
+        tokio::select! {
+            () = end.cancelled() => return,
+            () = shared.stopping.cancelled() => return,
+            () = earlier => {}
+            () = tokio::time::sleep(idle) => {}
         }
     }
 }

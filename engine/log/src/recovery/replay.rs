@@ -262,7 +262,7 @@ fn write_back(
 fn segment_path(data: &DataDir, entry: &Entry) -> PathBuf {
     let identity = entry.identity;
     let dir = match identity.kind {
-        // The catalog is stream 0; any other state lies beside its records, from whose incarnation its own is derived.
+        // Internal logs are stream 0; any other state lies beside its records, from whose incarnation its own is derived.
         Kind::State if identity.stream.0 != 0 => data.partition(identity.state()).join("state"),
         Kind::Records | Kind::State => data.partition(identity),
     };

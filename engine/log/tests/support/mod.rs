@@ -49,6 +49,10 @@ impl FaultyStorage {
         self.armed.lock().push((fault, path_contains.to_owned()));
     }
 
+    pub fn disarm(&self) {
+        self.armed.lock().clear();
+    }
+
     fn wrap(&self, path: &Path, file: Arc<dyn StorageFile>) -> Arc<dyn StorageFile> {
         Arc::new(FaultyFile { path: path.to_owned(), file, armed: self.armed.clone(), syncs: self.syncs.clone() })
     }

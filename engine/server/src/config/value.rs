@@ -136,6 +136,18 @@ impl Value for Duration {
     }
 }
 
+impl Value for Option<Duration> {
+    fn read(value: &Toml) -> Result<Self, String> {
+        match value {
+            Toml::String(text) if text == "never" => Ok(None),
+            value => Duration::read(value).map(Some),
+        }
+    }
+    fn write(&self) -> Toml {
+        self.as_ref().map_or_else(|| Toml::String("never".into()), Duration::write)
+    }
+}
+
 fn text(value: &Toml) -> Result<&str, String> {
     value.as_str().ok_or_else(|| format!("a {} does not belong here", value.type_str()))
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
+use millstream_broker::GroupStats;
 use millstream_protocol::frame::control::LakeStatus;
 
 use crate::metrics::Text;
@@ -13,6 +14,7 @@ use crate::shared::Shared;
 pub(super) async fn get(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
     let mut text = shared.metrics.render();
     in_hand(&shared, &mut text);
+    groups(shared.broker.group_stats(), &mut text);
     lakes(&shared.lakes.all(), &mut text);
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text.into_string())
 }
@@ -22,6 +24,16 @@ fn in_hand(shared: &Shared, text: &mut Text) {
     let shares = [("incoming", in_hand.incoming), ("outgoing", in_hand.outgoing), ("windows", in_hand.windows)];
     let samples = shares.map(|(share, bytes)| (format!("share=\"{share}\""), bytes));
     text.family("millstream_in_hand_bytes", "gauge", "Bytes held for clients, by share of memory_in_hand.", samples);
+}
+
+fn groups(stats: GroupStats, text: &mut Text) {
+    text.gauge("millstream_groups", "Consumer groups.", stats.groups);
+    text.gauge("millstream_group_members", "Members of all consumer groups.", stats.members);
+    text.counter("millstream_group_rebalances_total", "Changes of a group's assignment.", stats.rebalances);
+    let expired = "Members whose session ended, or that did not let go of partitions in time.";
+    text.counter("millstream_group_members_expired_total", expired, stats.members_expired);
+    text.counter("millstream_group_commits_total", "Offsets committed.", stats.commits);
+    text.counter("millstream_group_commits_refused_total", "Commits of offsets refused.", stats.commits_refused);
 }
 
 fn lakes(lakes: &[LakeStatus], text: &mut Text) {

@@ -2,7 +2,9 @@
 //!
 //! Up to [`REQUESTS_IN_FLIGHT_MAX`] are worked on at once, each in its own task, so that a flush that waits for a
 //! lake keeps nothing else waiting; beyond that the stream is not read. Whatever may wait for a disk runs on a
-//! blocking thread.
+//! blocking thread. A heartbeat that waits for its group to change is no work: it gives its turn back ([`groups`]).
+
+mod groups;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +31,7 @@ pub(crate) async fn run(session: Arc<Session>, send: SendStream, mut frames: Fra
     let send = Arc::new(Mutex::new(send));
     let mut requests = JoinSet::new();
     let in_flight = Arc::new(Semaphore::new(REQUESTS_IN_FLIGHT_MAX));
+    let waiting = Arc::new(Semaphore::new(groups::HEARTBEATS_WAITING_MAX));
     let ended = 'serve: loop {
         // Kept across whatever else happens: half a request must not be lost.
         let next = next_request(&session, &mut frames, &in_flight);
@@ -45,8 +48,13 @@ pub(crate) async fn run(session: Arc<Session>, send: SendStream, mut frames: Fra
         match next {
             Ok(Some((header, request, turn))) => {
                 let (session, send) = (Arc::clone(&session), Arc::clone(&send));
+                let mut turn = Turn { held: Some(turn), in_flight: Arc::clone(&in_flight) };
+                let waiting = Arc::clone(&waiting);
                 requests.spawn(async move {
-                    let answer = perform(&session, request).await;
+                    let answer = match request {
+                        Request::HeartbeatGroup(beat) => groups::heartbeat(&session, beat, &mut turn, waiting).await,
+                        request => perform(&session, request).await,
+                    };
                     session.shared.metrics.requests.add(1);
                     answer_request(&session, &send, header.correlation, answer).await;
                     drop(turn);
@@ -71,6 +79,28 @@ pub(crate) async fn run(session: Arc<Session>, send: SendStream, mut frames: Fra
     Ok(())
 }
 
+/// One of the requests that are worked on at once.
+struct Turn {
+    held: Option<OwnedSemaphorePermit>,
+    in_flight: Arc<Semaphore>,
+}
+
+impl Turn {
+    /// Lets another request go on meanwhile.
+    fn give_back(&mut self) {
+        self.held = None;
+    }
+
+    /// Waits until it is this request's turn again.
+    async fn take_again(&mut self) {
+        self.held = Some(next_turn(&self.in_flight).await);
+    }
+}
+
+async fn next_turn(in_flight: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+    Arc::clone(in_flight).acquire_owned().await.expect("the semaphore is never closed")
+}
+
 type Next = (FrameHeader, Request, OwnedSemaphorePermit);
 
 /// Waits for a turn, then for a request. Not cancel safe: whoever drops it must not read on.
@@ -79,7 +109,7 @@ async fn next_request(
     frames: &mut FrameReader,
     in_flight: &Arc<Semaphore>,
 ) -> Result<Option<Next>, End> {
-    let turn = Arc::clone(in_flight).acquire_owned().await.expect("the semaphore is never closed");
+    let turn = next_turn(in_flight).await;
     let Some(header) = frames.header().await? else { return Ok(None) };
     header.expect(Kind::Request, "a request")?;
     let length = FRAME_HEADER_BYTES + header.body_len as usize;
@@ -180,7 +210,7 @@ async fn perform(session: &Session, request: Request) -> Result<Response, Refusa
                 () = shared.stopping.cancelled() => Err(shutting_down()),
             }
         }
-        _ => Err(Refusal::new(Code::Unsupported, "this server does not know the request: use a newer server")),
+        request => groups::perform(session, request).await,
     }
 }
 

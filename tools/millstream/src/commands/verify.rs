@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use millstream_log::{Damage, Identity, Kind, LogError, PartitionReport};
+use millstream_log::{Damage, Identity, InternalLog, Kind, LogError, PartitionReport};
 use millstream_protocol::{ByteSize, Code, Offset, StreamId};
 use serde::Serialize;
 
@@ -182,7 +182,10 @@ fn failure(data_dir: &Path, error: &LogError) -> Failure {
 
 fn view(report: PartitionReport) -> PartitionView {
     let what = match (report.stream, report.is_state) {
-        (StreamId(0), _) => "catalog",
+        (StreamId(0), _) => {
+            let internal = InternalLog::ALL.into_iter().find(|log| log.partition() == report.partition);
+            internal.map_or("internal", InternalLog::name)
+        }
         (_, true) => "state",
         (_, false) => "records",
     };
