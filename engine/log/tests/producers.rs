@@ -406,6 +406,35 @@ fn a_checkpoint_ahead_of_the_log_is_set_aside() {
 }
 
 #[test]
+fn what_a_written_partition_has_is_synced_before_a_checkpoint_says_that_it_is_there() {
+    let mut bench = Bench::new();
+    // Without threads nobody else syncs.
+    let log = bench.open_stepped();
+    let config = PartitionConfig { durability: millstream_log::Durability::Written, ..SMALL };
+    let partition = bench.create(&log, 0, config);
+    for n in 0..40 {
+        partition.append_wait(of(P, n, 1)).unwrap();
+    }
+    let active = bench.segments(0).pop().unwrap();
+    bench.storage.syncs.lock().clear();
+    partition.delete_before(Offset(30)).unwrap();
+    let syncs = bench.storage.syncs.lock().clone();
+    let segment = syncs.iter().position(|path| *path == active).expect("the end of the log is synced");
+    let tables =
+        syncs.iter().position(|path| path.ends_with("00000000000000000040.tmp")).expect("so is the checkpoint");
+    assert!(segment < tables, "{syncs:?}");
+    // If that sync fails nothing says that they are there.
+    for n in 40..60 {
+        partition.append_wait(of(P, n, 1)).unwrap();
+    }
+    let active = bench.segments(0).pop().unwrap();
+    bench.storage.arm(Fault::Sync, active.file_name().unwrap().to_str().unwrap());
+    assert!(partition.delete_before(partition.high_watermark()).is_err());
+    assert!(partition.is_read_only());
+    assert_eq!(bench.files(0, "tables").len(), 1);
+}
+
+#[test]
 fn a_disk_without_room_for_the_checkpoint_keeps_the_segments() {
     let mut bench = Bench::new();
     let log = bench.open();
