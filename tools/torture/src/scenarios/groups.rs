@@ -144,7 +144,8 @@ impl Torture<'_> {
         let failed = |error: millstream_client::Error| Failure::run(format!("a stream cannot be made: {error}"));
         client.create_stream(STREAM, self.options.partitions, StreamConfig::default()).await.map_err(failed)?;
         let (stop, stopped) = watch::channel(false);
-        let recorder = |process| Recorder::create(&self.killer.dir.history(), process, self.clock);
+        let (history, clock) = (self.killer.dir.history(), self.clock);
+        let recorder = |process| Recorder::create(&history, process, clock);
         let books = Arc::new(Books::new(self.killer.lives.clone()));
         let feed = Feed {
             client: client.clone(),
