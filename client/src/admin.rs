@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millstream_protocol::frame::control::{
-    CreateMode, LakeConfig, LakeStatus, NextSequence, RecoveryInfo, Request, Response, StreamConfig, StreamInfo, StreamSummary,
+    CreateMode, LakeConfig, LakeStatus, NextSequence, RecoveryInfo, Request, Response, StreamConfig, StreamInfo,
+    StreamSummary,
 };
 use millstream_protocol::frame::group::{
     CommittedOffset, GroupInfo, GroupReset, GroupSummary, OffsetCommit, ResetTo, StreamPartition,
@@ -274,11 +275,11 @@ impl Client {
         expect!(self.request(request, Repeat::Harmless).await?, Response::Done => ())
     }
 
-    /// Commits positions in a stream for a group without members, from outside; makes the group if it is not there. Each
-    /// partition for itself: what became of each is in its [`CommitOutcome`], in the order given.
+    /// Commits positions in a stream for a group without members, from outside. Each partition for itself: what became of
+    /// each is in its [`CommitOutcome`], in the order given.
     ///
     /// # Errors
-    /// [`Code::UnknownStream`]; [`Code::IllegalName`]; [`Code::GroupNotEmpty`]: it has members, only they commit; those of the
+    /// [`Code::UnknownStream`]; [`Code::UnknownGroup`]: [`reset_group`](Self::reset_group) makes one; [`Code::GroupNotEmpty`]: it has members, only they commit; those of the
     /// connection. Of one partition: [`Code::CommitPastEnd`], [`Code::UnknownPartition`].
     pub async fn commit_offsets(
         &self,
@@ -325,6 +326,15 @@ impl Client {
         };
         let offsets = crate::group::commit::fetch(self, group, &places, self.config().request_timeout).await?;
         Ok(offsets.into_iter().map(CommittedPosition::from).collect())
+    }
+
+    /// One request on the control stream as it is, and its answer: what the other calls are made of. For tools that need to
+    /// be many members of groups at once over one connection; both types change with the protocol. It is sent once.
+    ///
+    /// # Errors
+    /// Those of the request; those of the connection.
+    pub async fn call(&self, request: Request) -> Result<Response> {
+        self.request(request, Repeat::Never).await
     }
 
     async fn request(&self, request: Request, repeat: Repeat) -> Result<Response> {

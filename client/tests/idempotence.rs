@@ -76,7 +76,8 @@ async fn numbers_of_refused_batches_are_used_by_those_behind_them() {
     let producer = producer(&client).await;
     fake.answers([Answer::Store, Answer::Refuse(Code::CorruptBatch), Answer::Refuse(Code::DiskFull)]);
     let outcomes = join_all(enqueue(&producer, (0..6).map(record)).await).await;
-    let offsets: Vec<_> = outcomes.iter().map(|outcome| outcome.as_ref().map(|receipt| receipt.offset.0).ok()).collect();
+    let offsets: Vec<_> =
+        outcomes.iter().map(|outcome| outcome.as_ref().map(|receipt| receipt.offset.0).ok()).collect();
     // Which of them met the second refusal hangs on how many were in flight; it was sent again.
     assert_eq!(offsets, [Some(0), None, Some(1), Some(2), Some(3), Some(4)]);
     assert_eq!(numbers(fake.log(0)), [0, 2, 3, 4, 5]);

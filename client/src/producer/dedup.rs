@@ -67,8 +67,7 @@ mod tests {
     #[test]
     fn the_id_is_the_published_hash_of_what_the_header_says() {
         // printf '\x08\0\0\0\0\0\0\0ride-17\x08\0\0\0\0\0\0\042.5 km' | sha256sum
-        let hex: String =
-            id(&Record::new("42.5 km").key("ride-17")).iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex: String = id(&Record::new("42.5 km").key("ride-17")).iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, "ebc1144657988a0c27d84a9e3ae8308d85719cef9b263de8b60d777bc01b2e1e");
     }
 

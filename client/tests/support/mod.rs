@@ -382,8 +382,7 @@ async fn produce(
         };
         let judge = || {
             let partition = prefix.partition.0;
-            let judged =
-                state.producers.lock().judge(partition, &batch, resend, || store(state, partition, &batch));
+            let judged = state.producers.lock().judge(partition, &batch, resend, || store(state, partition, &batch));
             judged.map_err(|code| Refusal::new(code, format!("judged: {code}")))
         };
         let result = match answer {

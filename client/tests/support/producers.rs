@@ -87,7 +87,9 @@ impl Producers {
                 None if base > 0 || resend && self.given > 1_000 => return Err(Code::UnknownProducer),
                 None => {}
                 Some(standing) => {
-                    if let Some((_, _, stored)) = standing.batches.iter().find(|known| (known.0, known.1) == (base, count)) {
+                    if let Some((_, _, stored)) =
+                        standing.batches.iter().find(|known| (known.0, known.1) == (base, count))
+                    {
                         return Ok(Produced::Stored(*stored));
                     }
                     if base != standing.next {
@@ -97,7 +99,8 @@ impl Producers {
                 }
             }
         }
-        let records: Vec<_> = view.records().expect("it decompresses").map(|record| record.expect("a record")).collect();
+        let records: Vec<_> =
+            view.records().expect("it decompresses").map(|record| record.expect("a record")).collect();
         let ids: Vec<_> = records
             .into_iter()
             .map(|record| {

@@ -131,9 +131,10 @@ impl Broker {
         }
         recovery.total.add(groups.recovered());
         recovery.report(started.elapsed());
-        let producers = Producers::open(&log, &catalog);
         let (streams, groups) = (RwLock::new(streams), GroupShell::new(groups));
-        let broker = Arc::new(Self { config, log, catalog, groups, recovery, producers, streams, changing: Mutex::new(()) });
+        let producers = Producers::open(&log, &catalog);
+        let changing = Mutex::new(());
+        let broker = Arc::new(Self { config, log, catalog, groups, recovery, producers, streams, changing });
         broker.tell_groups_of_all_streams();
         broker.recover_offsets();
         Ok(broker)

@@ -221,5 +221,8 @@ fn the_producer_named_longest_ago_is_forgotten_when_there_are_too_many() {
     assert_eq!(name("p0".to_owned(), 20_000), (None, max), "a name that is there takes no other's place");
     assert_eq!(name("new".to_owned(), 20_001), (Some("p1".to_owned()), max), "p0 was named since");
     assert_eq!(name("p1".to_owned(), 20_002), (Some("p2".to_owned()), max));
-    assert_eq!(catalog.step(Input::NameProducer { name: "No".into(), id: ProducerId(1) }).unwrap_err().code(), Code::IllegalName);
+    assert_eq!(
+        catalog.step(Input::NameProducer { name: "No".into(), id: ProducerId(1) }).unwrap_err().code(),
+        Code::IllegalName
+    );
 }

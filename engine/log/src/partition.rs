@@ -206,7 +206,7 @@ impl Partition {
         let newest = newest_append_time(&segments);
         if identity.kind == Kind::Records {
             let window = (shared.clock.append_time().max(newest), config.dedup_window_ms);
-            add_dedup_ids(&segments, identity.incarnation, tables_from, window, &mut tables.dedup)?;
+            add_dedup_ids(&segments, identity.incarnation, tables_from, window, &mut tables)?;
         }
         let tail = Tail { position, next_offset: end, last_append_time: newest, epoch, poison: None, segment: active };
         Ok(Arc::new(Self {

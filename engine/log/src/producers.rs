@@ -218,13 +218,15 @@ impl Producers {
     /// Adds what a later segment says. Batches below `end` are known already.
     pub(crate) fn fold(&mut self, later: &Producers, end: Offset) {
         for (id, producer) in &later.known {
-            for batch in producer.batches.iter().filter(|batch| batch.base_offset >= end) {
+            for batch in producer.batches.iter().filter(|batch| batch.end() > end.0) {
+                // Compaction may have joined one that is known with one that is not.
+                let known = batch.base_offset.records_until(end);
                 self.add(&Sequenced {
                     producer: *id,
                     epoch: producer.epoch,
-                    base_sequence: batch.base_sequence,
-                    count: batch.count,
-                    base_offset: batch.base_offset,
+                    base_sequence: batch.base_sequence.saturating_add(known),
+                    count: batch.count - known as u32,
+                    base_offset: batch.base_offset.max(end),
                     append_time: batch.append_time,
                 });
             }

@@ -100,6 +100,12 @@ impl Tables {
         self.end = self.end.max(end);
     }
 
+    /// Adds a dedup id that a rebuild has found in the log.
+    pub(crate) fn add_id(&mut self, key: DedupKey, first: First) {
+        self.dedup.insert(key, first);
+        self.changed = true;
+    }
+
     /// Notes what has become durable: batches with producers, batches with dedup ids, and where the log ends now.
     pub(crate) fn note(&mut self, batches: impl Iterator<Item = Sequenced>, identified: &[Identified], end: Offset) {
         for batch in batches {

@@ -26,7 +26,12 @@ async fn init(client: &mut Client, name: Option<&str>) -> ProducerId {
     }
 }
 
-async fn bump(client: &mut Client, id: ProducerId, epoch: u32, stream: &StreamInfo) -> Result<(u32, Vec<Option<u64>>), Code> {
+async fn bump(
+    client: &mut Client,
+    id: ProducerId,
+    epoch: u32,
+    stream: &StreamInfo,
+) -> Result<(u32, Vec<Option<u64>>), Code> {
     match client.request(&Request::BumpProducer { id: id.0, epoch, stream: stream.id }).await {
         Ok(Response::ProducerBumped { epoch, partitions }) => {
             assert!(partitions.iter().map(|NextSequence { partition, .. }| *partition).eq(0..2));
@@ -109,7 +114,11 @@ async fn sequences_that_do_not_follow_are_refused_each_with_its_code() {
     let two = numbered(id, 0, 1, &[Record::new("1"), Record::new("2")]);
     assert_eq!(send(&mut producer, &stream, &two, 0).await, Err(Code::Throttled), "the gate is closed");
     assert_eq!(send(&mut producer, &stream, &two, FLAG_RESUME).await, Ok(1));
-    assert_eq!(send(&mut producer, &stream, &numbered(id, 0, 2, &[Record::new("2"), Record::new("3")]), 0).await, Err(Code::UnknownProducer), "half of it is stored");
+    assert_eq!(
+        send(&mut producer, &stream, &numbered(id, 0, 2, &[Record::new("2"), Record::new("3")]), 0).await,
+        Err(Code::UnknownProducer),
+        "half of it is stored"
+    );
     // Each partition counts for itself; without a number nothing counts.
     producer.resume(&stream, 1, 2, &one(id, 0, 0)).await;
     assert_eq!(producer.ack().await.1.map(|stored| stored.base_offset), Ok(Offset(0)));
@@ -154,7 +163,11 @@ async fn a_bump_fences_what_was_sent_before_and_says_where_to_go_on() {
     }
     assert_eq!(send(&mut producer, &stream, &one(id, 0, 3), 0).await, Err(Code::Fenced), "an old copy comes late");
     let mut second = again.producer(8).await;
-    assert_eq!(send(&mut second, &stream, &one(id, 1, 2), FLAG_RESEND).await, Ok(2), "stored before, under the old epoch");
+    assert_eq!(
+        send(&mut second, &stream, &one(id, 1, 2), FLAG_RESEND).await,
+        Ok(2),
+        "stored before, under the old epoch"
+    );
     assert_eq!(send(&mut second, &stream, &one(id, 1, 3), 0).await, Ok(3));
     // A raise that was asked for long ago does no harm.
     bump(&mut client, id, 0, &stream).await.expect("repeated");
@@ -190,7 +203,11 @@ async fn known_dedup_ids_are_answered_with_the_first_ones_place_and_store_nothin
     let mut producer = client.producer(8).await;
     let batch = numbered(first, 0, 0, &with_ids(&["a", "b", "c"]));
     assert_eq!(places(produce(&mut producer, &stream, &batch, 0).await), Err(0));
-    assert_eq!(places(produce(&mut producer, &stream, &batch, FLAG_RESEND).await), Err(0), "by its number, not by its ids");
+    assert_eq!(
+        places(produce(&mut producer, &stream, &batch, FLAG_RESEND).await),
+        Err(0),
+        "by its number, not by its ids"
+    );
 
     // Another producer, as a program that has started anew: all known, and what is pipelined behind goes on.
     producer.send(&stream, 0, 1, &numbered(id, 0, 0, &with_ids(&["c", "a"]))).await;

@@ -93,7 +93,10 @@ fn what_was_sent_before_is_counted_and_not_stored_again() {
     place.sh_with("produce b --dedup content", b"{\"a\":1}\n{\"a\":2}\n{\"a\":1}\n").ok().prints("1 of them known");
     assert_eq!(consume(&place, "b").len(), 2);
     place.sh_with("produce b --format lines --dedup-id id", b"x").exits(2).says("--dedup-id names a field");
-    place.sh("stream create c --dedup-window 25h").exits(10).says("dedup_window_ms is 90000000, legal is 1000 to 86400000");
+    place
+        .sh("stream create c --dedup-window 25h")
+        .exits(10)
+        .says("dedup_window_ms is 90000000, legal is 1000 to 86400000");
 }
 
 #[test]
@@ -111,7 +114,10 @@ fn a_producers_name_is_its_own() {
     place.sh_with("produce a --producer-name loader", b"{\"id\":2}").ok();
     pipe.write_all(b"{\"id\":3}\n").expect("it is read");
     drop(pipe);
-    support::finish(old).exits(30).says("a newer producer of the name \"loader\" has taken over").prints("stored 1 record");
+    support::finish(old)
+        .exits(30)
+        .says("a newer producer of the name \"loader\" has taken over")
+        .prints("stored 1 record");
     assert_eq!(stored(&place, "a").len(), 2);
     place.sh_with("produce a --producer-name NO", b"{}").exits(10).says("illegal producer name");
     place.sh_with("produce a --producer-name x --no-idempotence", b"{}").exits(2);

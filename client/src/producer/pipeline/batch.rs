@@ -157,8 +157,7 @@ impl Answered {
             ticket.know(&duplicates, epoch, at);
         }
         if let Some(Finished { batch, epoch, result }) = self.finished {
-            let acked =
-                |Stored { base_offset, append_time }| Acked { base_offset, append_time, epoch, at };
+            let acked = |Stored { base_offset, append_time }| Acked { base_offset, append_time, epoch, at };
             batch.ticket.complete(result.map(|stored| stored.map(acked)));
         }
     }

@@ -28,14 +28,23 @@ const REMEMBERED: usize = 8;
 #[derive(Debug, Clone)]
 enum Step {
     /// So many records, those with an id have it.
-    Push { partition: usize, ids: Vec<Option<u8>>, flaw: Flaw },
+    Push {
+        partition: usize,
+        ids: Vec<Option<u8>>,
+        flaw: Flaw,
+    },
     Send,
     Store,
     Refuse(Code),
     /// The disk fails under so many at once: the answer does not say whether they are stored.
-    Fail { stored: bool, batches: usize },
+    Fail {
+        stored: bool,
+        batches: usize,
+    },
     /// Some of what arrived is stored, nobody hears of it, and the rest stays in the lost stream's session.
-    Lose { stored: usize },
+    Lose {
+        stored: usize,
+    },
     /// A session of a lost stream stores its next batch.
     Late,
     /// A raise of the epoch that was lost is carried out.
@@ -217,7 +226,11 @@ enum Treatment {
 
 impl Server {
     /// A session takes its next batch.
-    fn work(&mut self, session: impl Fn(&mut Self) -> Option<&mut Session>, treatment: Treatment) -> Option<(Outgoing, Verdict)> {
+    fn work(
+        &mut self,
+        session: impl Fn(&mut Self) -> Option<&mut Session>,
+        treatment: Treatment,
+    ) -> Option<(Outgoing, Verdict)> {
         let out = session(self)?.arrived.pop_front()?;
         let at = out.partition.0 as usize;
         let gated = {
@@ -397,7 +410,9 @@ impl Run {
     fn answer(&mut self, treatment: Treatment) {
         let Some((out, verdict)) = self.server.work(|server| Some(&mut server.current), treatment) else { return };
         let answer = match verdict {
-            Verdict::Stored(offset) => Answer::Stored(Stored { base_offset: Offset(offset), append_time: Timestamp(0) }),
+            Verdict::Stored(offset) => {
+                Answer::Stored(Stored { base_offset: Offset(offset), append_time: Timestamp(0) })
+            }
             Verdict::Refused(code) => Answer::Refused(Refusal::new(code, "no")),
             Verdict::Duplicates(duplicates) => {
                 let rest = without(&out.bytes, &duplicates, Codec::None).expect("our own batch");
@@ -436,7 +451,10 @@ impl Run {
                     }
                 }
                 Err(error) if error.outcome() == Outcome::Definite => {
-                    assert!(!places.contains_key(&number), "record {number} is stored, and was called failed: {error:?}");
+                    assert!(
+                        !places.contains_key(&number),
+                        "record {number} is stored, and was called failed: {error:?}"
+                    );
                 }
                 Err(_) => {}
             }

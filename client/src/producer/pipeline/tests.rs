@@ -174,7 +174,6 @@ fn old_batches_expire_where_they_wait_and_are_reported_where_they_fly() {
     assert!(send(&mut pipeline, now).is_none(), "a lane without batches is passed over");
 }
 
-
 #[test]
 fn numbers_follow_on_and_a_lost_stream_sends_the_same_ones_again() {
     let mut pipeline = Pipeline::new(1, 8, NUMBERED);
@@ -200,13 +199,18 @@ fn a_batch_refused_on_the_only_stream_leaves_no_doubt_and_what_follows_moves_up_
     assert!(matches!(pipeline.next(Instant::now()), Next::Wait(_)), "one is not answered yet");
     assert!(ack(&mut pipeline, sent[2].correlation, refused(Code::Throttled)).is_none());
     let again = send_all(&mut pipeline);
-    assert_eq!(again.iter().map(|out| (number(&out.bytes), header(&out.bytes))).collect::<Vec<_>>(), [(1, (0, 0)), (2, (0, 1))]);
+    assert_eq!(
+        again.iter().map(|out| (number(&out.bytes), header(&out.bytes))).collect::<Vec<_>>(),
+        [(1, (0, 0)), (2, (0, 1))]
+    );
 }
 
 #[test]
 fn a_batch_given_up_in_doubt_costs_a_bump_and_the_server_says_what_it_has() {
     // What is stored keeps its number; what is not follows on from there.
-    for (next, expected) in [(1, vec![(1, (1, 1)), (2, (1, 2))]), (2, vec![(1, (1, 1)), (2, (1, 2))]), (0, vec![(1, (1, 0)), (2, (1, 1))])] {
+    for (next, expected) in
+        [(1, vec![(1, (1, 1)), (2, (1, 2))]), (2, vec![(1, (1, 1)), (2, (1, 2))]), (0, vec![(1, (1, 0)), (2, (1, 1))])]
+    {
         let mut pipeline = Pipeline::new(2, 8, NUMBERED);
         let start = Instant::now();
         pipeline.push(batch(0, 0));
@@ -220,7 +224,11 @@ fn a_batch_given_up_in_doubt_costs_a_bump_and_the_server_says_what_it_has() {
         assert!(!pipeline.wants_more(), "nothing is packed meanwhile");
         assert!(bump(&mut pipeline, Some(next)).is_empty());
         let sent = send_all(&mut pipeline);
-        assert_eq!(sent.iter().map(|out| (number(&out.bytes), header(&out.bytes))).collect::<Vec<_>>(), expected, "{next}");
+        assert_eq!(
+            sent.iter().map(|out| (number(&out.bytes), header(&out.bytes))).collect::<Vec<_>>(),
+            expected,
+            "{next}"
+        );
         assert_eq!(sent.iter().map(|out| out.resend).collect::<Vec<_>>(), [next == 2, false], "{next}");
     }
 }
@@ -276,7 +284,10 @@ fn a_forgotten_producer_begins_anew_and_says_what_it_cannot_know() {
         let [finished] = unknown.as_slice() else { panic!("{unknown:?}") };
         assert_eq!(finished.batch.serial, 1);
         let error = finished.result.as_ref().err();
-        assert_eq!(error.map(|error| (error.code(), error.outcome())), is_unknown.then_some((Code::UnknownProducer, Outcome::Indefinite)));
+        assert_eq!(
+            error.map(|error| (error.code(), error.outcome())),
+            is_unknown.then_some((Code::UnknownProducer, Outcome::Indefinite))
+        );
     }
 }
 
@@ -298,7 +309,11 @@ fn the_rest_of_a_batch_goes_under_its_number_and_what_follows_moves_up() {
     pipeline.push(batch(0, 9));
     let sent = send_all(&mut pipeline);
     let duplicates = |indices: &[u32]| -> Vec<Duplicate> {
-        let of = |index: &u32| Duplicate { index: *index, offset: Offset(100 + u64::from(*index)), append_time: Timestamp(0) };
+        let of = |index: &u32| Duplicate {
+            index: *index,
+            offset: Offset(100 + u64::from(*index)),
+            append_time: Timestamp(0),
+        };
         indices.iter().map(of).collect()
     };
     let partly = |pipeline: &mut Pipeline, correlation, named: &[u32]| {

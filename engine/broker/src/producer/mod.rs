@@ -47,12 +47,7 @@ impl Producers {
     }
 
     /// A new id; with a name it is that name's only one from now on. Blocks.
-    pub fn init(
-        &self,
-        log: &Log,
-        catalog: &StateLog<Catalog>,
-        name: Option<&str>,
-    ) -> Result<ProducerId, BrokerError> {
+    pub fn init(&self, log: &Log, catalog: &StateLog<Catalog>, name: Option<&str>) -> Result<ProducerId, BrokerError> {
         let Some(name) = name else { return self.next(0) };
         let _one = self.naming.lock();
         let id = self.next(NAMED)?;
@@ -84,7 +79,11 @@ impl Producers {
         let raised = epoch.checked_add(1).filter(|raised| *raised < EPOCH_FENCED_FOR_EVER);
         let Some(raised) = raised else {
             let legal = format!("0 to {}", EPOCH_FENCED_FOR_EVER - 2);
-            return Err(BrokerError::IllegalSetting { setting: "the producer's epoch", value: epoch.to_string(), legal });
+            return Err(BrokerError::IllegalSetting {
+                setting: "the producer's epoch",
+                value: epoch.to_string(),
+                legal,
+            });
         };
         log.fence_producer(id, raised)?;
         let next = |partition: &std::sync::Arc<millstream_log::Partition>| NextSequence {

@@ -264,7 +264,7 @@ impl Run<'_> {
         };
         let keeps =
             |offset, record: &RecordRef<'_>| round.keys.keeps(offset, record.key, record.value.is_none(), is_over);
-        let written = match self.fatal_sync(rewrite.run(&keeps, &|| self.is_stopped()))? {
+        let mut written = match self.fatal_sync(rewrite.run(&keeps, &|| self.is_stopped()))? {
             Rewritten::Written(written) => written,
             Rewritten::Unchanged | Rewritten::Stopped => return Ok(()),
             Rewritten::Unreadable(reason) => {
@@ -275,7 +275,7 @@ impl Run<'_> {
         };
         // What goes may be the first record of a dedup id.
         partition.keep_dedup_ids(old.extent().end)?;
-        let (removed, cleaned, producers) = (written.removed, written.cleaned, written.producers.clone());
+        let (removed, cleaned, producers) = (written.removed, written.cleaned, std::mem::take(&mut written.producers));
         let mut written = Some(written);
         let publish = || written.take().expect("asked once").publish(storage, partition.dir());
         let published = partition.replace_sealed(old, publish);

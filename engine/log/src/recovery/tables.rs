@@ -30,7 +30,7 @@ pub(super) fn load(
 ) -> Result<Tables, LogError> {
     offsets.sort_unstable();
     while let Some(offset) = offsets.pop() {
-        let reason = match read(place, offset) {
+        let reason = match read(place, offset)? {
             Some(_) if offset > end => "it is ahead of the log, whose end is lost",
             Some((producers, dedup)) => return Ok(Tables::begin(Some((offset, producers, dedup)))),
             None => "it is damaged",
@@ -42,10 +42,16 @@ pub(super) fn load(
     Ok(Tables::begin(None))
 }
 
-fn read(place: &Place<'_>, offset: Offset) -> Option<(Producers, DedupTable)> {
-    let file = place.storage.open(&place.dir.join(file_name(offset)), Access::Read).ok()?;
-    let length = file.len().ok().filter(|length| *length <= FILE_BYTES_MAX)?;
-    decode(&read_exact_at(&*file, 0, length as usize).ok()?, place.identity.incarnation, offset)
+/// `None` if it is not whole. One that cannot be read now is an error: nobody is to be forgotten for that.
+fn read(place: &Place<'_>, offset: Offset) -> Result<Option<(Producers, DedupTable)>, LogError> {
+    let path = place.dir.join(file_name(offset));
+    let file = place.storage.open(&path, Access::Read).context("open", &path)?;
+    let length = file.len().context("read", &path)?;
+    if length > FILE_BYTES_MAX {
+        return Ok(None);
+    }
+    let bytes = read_exact_at(&*file, 0, length as usize).context("read", &path)?;
+    Ok(decode(&bytes, place.identity.incarnation, offset))
 }
 
 /// Adds the dedup ids that the log holds from `from` on, as far as they are within the window at `now`. Damaged batches are
@@ -55,10 +61,10 @@ pub(crate) fn add_dedup_ids(
     incarnation: Incarnation,
     from: Offset,
     window: (Timestamp, u64),
-    table: &mut DedupTable,
+    tables: &mut Tables,
 ) -> Result<(), LogError> {
     let (now, window_ms) = window;
-    table.expire(now, window_ms);
+    tables.dedup.expire(now, window_ms);
     for segment in segments {
         let (last, position, end_position) = {
             let extent = segment.extent();
@@ -80,7 +86,7 @@ pub(crate) fn add_dedup_ids(
                         && header.base_offset >= from
                         && is_within(header.append_time, now, window_ms);
                     if is_wanted {
-                        add_batch(segment, position, &header, table).context("read", segment.path())?;
+                        add_batch(segment, position, &header, tables).context("read", segment.path())?;
                     }
                 }
                 Step::End => break,
@@ -95,13 +101,13 @@ pub(crate) fn add_dedup_ids(
     Ok(())
 }
 
-fn add_batch(segment: &Segment, position: u64, header: &BatchHeader, table: &mut DedupTable) -> std::io::Result<()> {
+fn add_batch(segment: &Segment, position: u64, header: &BatchHeader, tables: &mut Tables) -> std::io::Result<()> {
     let bytes = Bytes::from(read_exact_at(&**segment.file(), position, header.batch_len())?);
     let Ok(mut records) = BatchView::parse(&bytes).and_then(|batch| batch.records()) else { return Ok(()) };
     while let Some(Ok(record)) = records.next_ref() {
         if let Some(id) = record.dedup_id() {
             let offset = Offset(header.base_offset.0 + u64::from(record.offset_delta));
-            table.insert(DedupKey::of(record.key, id), First { offset, append_time: header.append_time });
+            tables.add_id(DedupKey::of(record.key, id), First { offset, append_time: header.append_time });
         }
     }
     Ok(())

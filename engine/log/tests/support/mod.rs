@@ -8,7 +8,10 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
 use millstream_log::storage::{Access, Entry, FileStorage, Storage, StorageFile};
-use millstream_log::{Clock, Drive, Environment, Identity, Kind, Log, LogConfig, LogError, Partition, PartitionConfig};
+use millstream_log::{
+    AppendSink, Appended, Clock, Drive, Environment, Identity, Kind, Log, LogConfig, LogError, Partition,
+    PartitionConfig,
+};
 use millstream_protocol::batch::{BatchBuilder, BatchView, Codec};
 use millstream_protocol::{Epoch, Incarnation, Offset, PartitionId, Record, StreamId, Timestamp};
 use parking_lot::Mutex;
@@ -20,6 +23,8 @@ pub enum Fault {
     Sync,
     /// A write gives ENOSPC after writing half.
     NoRoom,
+    /// A write gives ENOSPC after writing all but the last byte.
+    NoRoomAtTheEnd,
     /// A write gives EIO after writing half.
     Write,
 }
@@ -77,10 +82,11 @@ impl StorageFile for FaultyFile {
         self.file.read_at(buffer, position)
     }
     fn write_all_at(&self, slices: &[IoSlice<'_>], position: u64) -> io::Result<()> {
-        for (fault, code) in [(Fault::NoRoom, 28), (Fault::Write, 5)] {
+        for (fault, code) in [(Fault::NoRoom, 28), (Fault::NoRoomAtTheEnd, 28), (Fault::Write, 5)] {
             if self.take(fault) {
                 let all: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
-                self.file.write_all_at(&[IoSlice::new(&all[..all.len() / 2])], position)?;
+                let length = if fault == Fault::NoRoomAtTheEnd { all.len() - 1 } else { all.len() / 2 };
+                self.file.write_all_at(&[IoSlice::new(&all[..length])], position)?;
                 return Err(io::Error::from_raw_os_error(code));
             }
         }
@@ -134,6 +140,16 @@ impl Storage for FaultyStorage {
     }
 }
 
+/// Keeps the answers to appends, in the order in which they came.
+#[derive(Default)]
+pub struct Answers(pub Mutex<Vec<(u64, Result<Appended, LogError>)>>);
+
+impl AppendSink for Answers {
+    fn complete(&self, results: Vec<(u64, Result<Appended, LogError>)>) {
+        self.0.lock().extend(results);
+    }
+}
+
 /// A clock that stands where it is put.
 #[derive(Default)]
 pub struct ManualClock(pub AtomicI64);
@@ -168,9 +184,17 @@ impl Bench {
 
     /// Opens the log, one epoch on.
     pub fn open(&mut self) -> Log {
+        self.open_driven(Drive::Threads)
+    }
+
+    /// The same, by whoever says when its lanes work: the appends that wait then are one pass.
+    pub fn open_stepped(&mut self) -> Log {
+        self.open_driven(Drive::Caller)
+    }
+
+    fn open_driven(&mut self, drive: Drive) -> Log {
         self.epoch += 1;
-        let environment =
-            Environment { storage: self.storage.clone(), clock: self.clock.clone(), drive: Drive::Threads };
+        let environment = Environment { storage: self.storage.clone(), clock: self.clock.clone(), drive };
         Log::open_in(environment, self.dir.path(), self.config.clone(), 7).unwrap()
     }
 
@@ -192,12 +216,17 @@ impl Bench {
 
     /// The partition's segment files, in order.
     pub fn segments(&self, partition: u32) -> Vec<PathBuf> {
+        self.files(partition, "log")
+    }
+
+    /// The partition's files whose names end so, in order.
+    pub fn files(&self, partition: u32, ending: &str) -> Vec<PathBuf> {
         let name = format!("{partition:05}-{}", identity(partition).incarnation);
         let dir = self.dir.path().join("streams/0000000001").join(name);
         let mut files: Vec<PathBuf> = std::fs::read_dir(dir)
             .unwrap()
             .map(|entry| entry.unwrap().path())
-            .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+            .filter(|path| path.extension().is_some_and(|extension| extension == ending))
             .collect();
         files.sort();
         files

@@ -286,7 +286,14 @@ impl Producer {
         self.send_flagged(stream, partition, correlation, batch, FLAG_RESUME).await;
     }
 
-    pub async fn send_flagged(&mut self, stream: &StreamInfo, partition: u32, correlation: u64, batch: &[u8], flags: u8) {
+    pub async fn send_flagged(
+        &mut self,
+        stream: &StreamInfo,
+        partition: u32,
+        correlation: u64,
+        batch: &[u8],
+        flags: u8,
+    ) {
         let prefix = ProducePrefix { stream: StreamId(stream.id), partition: PartitionId(partition), epoch: Epoch(0) };
         let body = [&prefix.encode()[..], batch].concat();
         self.frames.send(Kind::Produce, flags, correlation, &body).await;

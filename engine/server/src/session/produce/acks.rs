@@ -188,9 +188,7 @@ enum Counted {
 /// the client has to send it, or a part of it, again.
 fn answer(result: Result<Appended, LogError>, records: u32) -> (Result<Produced, Refusal>, bool) {
     match result {
-        Ok(Appended { base_offset, append_time }) => {
-            (Ok(Produced::Stored(Stored { base_offset, append_time })), true)
-        }
+        Ok(Appended { base_offset, append_time }) => (Ok(Produced::Stored(Stored { base_offset, append_time })), true),
         Err(LogError::Duplicates(duplicates)) => {
             (Ok(Produced::Duplicates(duplicates.to_vec())), duplicates.len() == records as usize)
         }
@@ -372,9 +370,8 @@ mod tests {
         let metrics: Arc<Metrics> = Arc::default();
         let acks = Acks::new(8, Arc::clone(&metrics));
         let (one, two) = (acks.add_lane(), acks.add_lane());
-        let tokens = [(one, 1), (two, 2), (one, 3), (two, 4)].map(|(lane, n)| {
-            acks.begin(lane, InHand { records: 2, ..in_hand(n) })
-        });
+        let tokens = [(one, 1), (two, 2), (one, 3), (two, 4)]
+            .map(|(lane, n)| acks.begin(lane, InHand { records: 2, ..in_hand(n) }));
         acks.complete(vec![(tokens[0], duplicates(2)), (tokens[1], duplicates(1))]);
         assert!(!acks.is_gated(one) && acks.is_gated(two));
         assert!(acks.admits(tokens[2]) && !acks.admits(tokens[3]));

@@ -157,7 +157,8 @@ mod tests {
             records.iter().for_each(|record| builder.push(record).expect("legal"));
             parse(&builder.finish().expect("not empty"), NOW).expect("whole")
         };
-        let flagged = build(&[Record::new("a").key("k").dedup_id("1"), Record::new("b"), Record::new("c").dedup_id("1")]);
+        let flagged =
+            build(&[Record::new("a").key("k").dedup_id("1"), Record::new("b"), Record::new("c").dedup_id("1")]);
         assert!(must_read(&flagged, &config));
         let keys = records(&flagged, &config).expect("legal").expect("flagged");
         assert_eq!(keys[..], [Some(DedupKey::of(Some(b"k"), b"1")), None, Some(DedupKey::of(None, b"1"))]);

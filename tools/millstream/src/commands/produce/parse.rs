@@ -253,11 +253,12 @@ mod tests {
     fn the_dedup_id_is_a_fields_text_too_perhaps_the_keys() {
         let rules = |id: &str| Rules { dedup_id: Some(id.into()), ..rules(InputFormat::Ndjson, Some("k")) };
         let line = r#"{"k":"a","n":7,"long":"$","z":null,"o":{}}"#.replace('$', &"x".repeat(129));
-        let of = |id: &str| match (Rules { record_bytes_max: 1_000, ..rules(id) }).parse(Line::Whole(line.clone().into())) {
-            Parsed::Record(record) => Ok(record),
-            Parsed::Bad(bad) => Err(bad.reason),
-            Parsed::Blank => panic!("it is not blank"),
-        };
+        let of =
+            |id: &str| match (Rules { record_bytes_max: 1_000, ..rules(id) }).parse(Line::Whole(line.clone().into())) {
+                Parsed::Record(record) => Ok(record),
+                Parsed::Bad(bad) => Err(bad.reason),
+                Parsed::Blank => panic!("it is not blank"),
+            };
         let plain = Record::new(line.clone()).key("a");
         assert_eq!(of("n"), Ok(plain.clone().dedup_id("7")));
         assert_eq!(of("k"), Ok(plain.clone().dedup_id("a")), "key and id");
