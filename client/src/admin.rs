@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millstream_protocol::frame::control::{
-    CreateMode, LakeConfig, LakeStatus, RecoveryInfo, Request, Response, StreamConfig, StreamInfo, StreamSummary,
+    CreateMode, LakeConfig, LakeStatus, NextSequence, RecoveryInfo, Request, Response, StreamConfig, StreamInfo,
+    StreamSummary,
 };
 use millstream_protocol::frame::group::{
     CommittedOffset, GroupInfo, GroupReset, GroupSummary, OffsetCommit, ResetTo, StreamPartition,
 };
-use millstream_protocol::{Code, Epoch, Offset, PartitionId};
+use millstream_protocol::{Code, Epoch, Offset, PartitionId, ProducerId, StreamId};
 
 use crate::client::Client;
 use crate::connection::Connection;
@@ -124,6 +125,35 @@ impl Client {
             )),
             answer => expect!(answer?, Response::Stream(info) => info),
         }
+    }
+
+    /// A producer's number and epoch. One that is asked for twice costs nothing but a number.
+    pub(crate) async fn init_producer(&self, name: Option<String>) -> Result<(ProducerId, u32)> {
+        let answer = self.request(Request::InitProducer { name }, Repeat::Harmless).await;
+        let unsupported = |error: Error| match error.code() {
+            Code::Unsupported => Error::local_from(
+                Code::Unsupported,
+                "this server does not know idempotent producers: use a newer server, or `.idempotent(false)`, with which \
+                 a batch may be stored twice after a lost connection",
+                error,
+            ),
+            _ => error,
+        };
+        expect!(answer.map_err(unsupported)?, Response::Producer { id, epoch } => (ProducerId(id), epoch))
+    }
+
+    /// Raises a producer's epoch, over this connection and no other; says where it goes on.
+    pub(crate) async fn bump_producer(
+        &self,
+        connection: &Connection,
+        (id, epoch): (ProducerId, u32),
+        stream: StreamId,
+    ) -> Result<(u32, Vec<NextSequence>)> {
+        let request = Request::BumpProducer { id: id.0, epoch, stream: stream.0 };
+        let answer = tokio::time::timeout(self.config().request_timeout, connection.control().request(&request));
+        let timed_out = |_| Error::timed_out("the server did not raise the producer's epoch in time");
+        let answer = answer.await.map_err(timed_out)??;
+        expect!(answer, Response::ProducerBumped { epoch, partitions } => (epoch, partitions))
     }
 
     /// Deletes a stream and its records.

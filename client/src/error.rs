@@ -214,6 +214,11 @@ impl Error {
         Self::build(Code::ConnectionLost, Cause::Lost, text.into(), Some(source.into()))
     }
 
+    /// A copy was sent, and the server cannot say whether it has it.
+    pub(crate) fn of_unknown_producer(text: String) -> Self {
+        Self::build(Code::UnknownProducer, Cause::Lost, text, None)
+    }
+
     /// Sent, and not answered within its time.
     pub(crate) fn timed_out(text: impl Into<String>) -> Self {
         Self::build(Code::TimedOut, Cause::Lost, text.into(), None)

@@ -3,7 +3,8 @@
 //! One [`Client`] is one QUIC connection, made again when it is lost and shared by all that hangs on it:
 //!
 //! - [`Producer`]: batches records per partition, compresses them, keeps several batches in flight in order, waits
-//!   when its buffer is full, sends again after a lost connection, and gives a receipt for each record.
+//!   when its buffer is full, sends again after a lost connection so that each batch is stored once, and gives a receipt
+//!   for each record.
 //! - [`Consumer`]: reads a stream's partitions from a position, checks every batch, goes on after a lost
 //!   connection where it stood, and says what is missing.
 //! - [`GroupConsumer`]: reads as a member of a consumer group, which shares partitions out and keeps positions.
@@ -60,7 +61,7 @@ pub use group::{
     NamedPartition,
 };
 pub use local::LocalServer;
-pub use producer::{Delivery, Producer, ProducerBuilder, ProducerStats, Receipt, partition_of_key};
+pub use producer::{Dedup, Delivery, Producer, ProducerBuilder, ProducerStats, Receipt, partition_of_key};
 pub use tls::Fingerprint;
 
 pub use millstream_protocol::batch::{BatchView, Codec};

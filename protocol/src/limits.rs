@@ -44,8 +44,8 @@ pub const GROUP_MEMBERS_MAX: usize = 1_000;
 pub const GROUP_PARTITIONS_MAX: usize = 50_000;
 /// The streams that a member reads (`IllegalSetting` beyond).
 pub const GROUP_STREAMS_MAX: usize = 100;
-/// The named producers that a server remembers; beyond it the one that was named longest ago is forgotten, and no longer
-/// fenced by the next of its name.
+/// The producer names that a server remembers; beyond it the one that was named longest ago is forgotten, and its producer
+/// fenced (`Fenced`).
 pub const PRODUCER_NAMES_MAX: usize = 10_000;
 /// The longest stream, group, queue or lake name (`IllegalName` beyond).
 pub const NAME_BYTES_MAX: usize = 128;

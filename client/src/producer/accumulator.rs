@@ -3,15 +3,17 @@
 //! A batch is closed when the next record would take it above the target, when its oldest record has waited for the
 //! linger (asked for by [`Accumulator::close_due`], so that batches go on growing while nothing can be sent), or by
 //! a flush. Records are encoded as they come, once; checksums and compression wait until the batch leaves.
+//! A server refuses a batch in which a key and dedup id stand twice: the second one opens the next batch.
 //! Invariants
 //! - An open batch has at least one record; a record that is refused leaves no trace.
 //! - Batches of a partition leave in the order in which they were opened.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millstream_protocol::batch::{BatchBuilder, BatchError, Codec};
+use millstream_protocol::batch::{BatchBuilder, BatchError, Codec, DEDUP_ID};
 use millstream_protocol::{PartitionId, Record};
 
 use super::delivery::Ticket;
@@ -25,10 +27,11 @@ pub(super) struct Accumulator {
     settings: Settings,
     partitioner: Partitioner,
     slots: Vec<Slot>,
-    /// (when, partition, sequence) of every opening, in order; entries of closed batches are skipped.
+    /// (when, partition, serial) of every opening, in order; entries of closed batches are skipped.
     openings: VecDeque<(Instant, usize, u64)>,
     closed: VecDeque<Closed>,
-    next_sequence: u64,
+    next_serial: u64,
+    hasher: RandomState,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -52,7 +55,9 @@ pub(super) struct Closed {
     pub ticket: Arc<Ticket>,
     pub opened: Instant,
     /// Rises by opening.
-    pub sequence: u64,
+    pub serial: u64,
+    /// Hashes of the keys and dedup ids in it: two that are equal only close it early.
+    ids: HashSet<u64>,
 }
 
 /// What became of a record.
@@ -63,7 +68,7 @@ pub(super) struct Pushed {
     pub index: u32,
     /// What it takes of the buffer.
     pub bytes: usize,
-    /// Its batch was opened for it: (sequence).
+    /// Its batch was opened for it: (serial).
     pub opened: Option<u64>,
     /// A batch was closed for it, or by it.
     pub closed: bool,
@@ -77,7 +82,8 @@ impl Accumulator {
             slots: (0..partitions).map(|_| Slot::default()).collect(),
             openings: VecDeque::new(),
             closed: VecDeque::new(),
-            next_sequence: 0,
+            next_serial: 0,
+            hasher: RandomState::new(),
         }
     }
 
@@ -87,15 +93,19 @@ impl Accumulator {
     /// The record breaks a limit of the format; nothing changed, but that a batch may have been closed.
     pub fn push(&mut self, record: &Record, now: Instant) -> Result<Pushed, BatchError> {
         let mut closed = false;
+        let id = dedup_id(record);
+        let id_hash = id.map(|id| self.hasher.hash_one((record.key.as_deref(), id)));
         loop {
-            let partition = self.partitioner.pick(record.key.as_deref());
+            let partition = self.partitioner.pick(record.key.as_deref(), id);
             let Some(open) = &mut self.slots[partition.0 as usize].open else {
-                return self.open(partition, record, now, closed);
+                return self.open(partition, record, id_hash, now, closed);
             };
             let before = open.builder.len();
-            if before + record.size() <= self.settings.batch_bytes_target {
+            let is_twice = id_hash.is_some_and(|hash| open.ids.contains(&hash));
+            if !is_twice && before + record.size() <= self.settings.batch_bytes_target {
                 match open.builder.push(record) {
                     Ok(()) => {
+                        open.ids.extend(id_hash);
                         let (ticket, index) = (Arc::clone(&open.ticket), open.builder.record_count() - 1);
                         let bytes = open.builder.len() - before;
                         closed |= self.close_if_full(partition);
@@ -115,6 +125,7 @@ impl Accumulator {
         &mut self,
         partition: PartitionId,
         record: &Record,
+        id_hash: Option<u64>,
         now: Instant,
         mut closed: bool,
     ) -> Result<Pushed, BatchError> {
@@ -122,14 +133,15 @@ impl Accumulator {
         let room = slot.last_len.max(FIRST_BATCH_BYTES).min(self.settings.batch_bytes_target);
         let mut builder = BatchBuilder::with_capacity(self.settings.codec, room);
         builder.push(record)?;
-        let sequence = self.next_sequence;
-        self.next_sequence += 1;
+        let serial = self.next_serial;
+        self.next_serial += 1;
         let ticket = Arc::new(Ticket::new(partition));
         let bytes = builder.len();
-        slot.open = Some(Closed { partition, builder, ticket: Arc::clone(&ticket), opened: now, sequence });
-        self.openings.push_back((now, partition.0 as usize, sequence));
+        let ids = id_hash.into_iter().collect();
+        slot.open = Some(Closed { partition, builder, ticket: Arc::clone(&ticket), opened: now, serial, ids });
+        self.openings.push_back((now, partition.0 as usize, serial));
         closed |= self.close_if_full(partition);
-        Ok(Pushed { ticket, index: 0, bytes, opened: Some(sequence), closed })
+        Ok(Pushed { ticket, index: 0, bytes, opened: Some(serial), closed })
     }
 
     fn close_if_full(&mut self, partition: PartitionId) -> bool {
@@ -195,8 +207,8 @@ impl Accumulator {
 
     /// When the batch at the front of `openings` was opened, after entries of closed ones are dropped.
     fn oldest_open(&mut self) -> Option<Instant> {
-        while let Some(&(opened, partition, sequence)) = self.openings.front() {
-            if self.slots[partition].open.as_ref().is_some_and(|open| open.sequence == sequence) {
+        while let Some(&(opened, partition, serial)) = self.openings.front() {
+            if self.slots[partition].open.as_ref().is_some_and(|open| open.serial == serial) {
                 return Some(opened);
             }
             self.openings.pop_front();
@@ -209,6 +221,10 @@ impl Accumulator {
             self.close(PartitionId(partition as u32));
         }
     }
+}
+
+fn dedup_id(record: &Record) -> Option<&[u8]> {
+    record.headers.iter().find(|header| header.name == DEDUP_ID).and_then(|header| header.value.as_deref())
 }
 
 #[cfg(test)]

@@ -1,11 +1,14 @@
 //! Sending records: batched, pipelined, in order, with a receipt for each.
 //!
+//! Idempotent: each batch is stored once, however often it is sent. The server remembers of each producer what it has.
+//!
 //! - `accumulator` (pure): which records share a batch. `partitioner` (pure): which partition they go to.
 //! - `pipeline` (pure): what is sent next, what an answer means, what is sent again.
 //! - `delivery`: a record's outcome. `shared`: the books between enqueue and outcome.
 //! - `sender`: the background task that moves bytes.
 
 mod accumulator;
+mod dedup;
 mod delivery;
 mod partitioner;
 mod pipeline;
@@ -20,7 +23,8 @@ use std::time::Duration;
 use millstream_protocol::batch::Codec;
 use millstream_protocol::frame::control::StreamInfo;
 use millstream_protocol::limits::{BATCH_BYTES_MAX, PRODUCE_DEPTH_MAX};
-use millstream_protocol::{ByteSize, Code, Incarnation, Record, StreamId};
+use millstream_protocol::names::check_name;
+use millstream_protocol::{ByteSize, Code, Incarnation, ProducerId, Record, StreamId};
 use parking_lot::Mutex;
 
 use crate::client::Client;
@@ -29,6 +33,7 @@ use accumulator::Accumulator;
 use pipeline::Pipeline;
 use shared::{Books, Enqueued, Shared};
 
+pub use dedup::Dedup;
 pub use delivery::{Delivery, Receipt};
 pub use partitioner::partition_of_key;
 pub use stats::ProducerStats;
@@ -45,6 +50,9 @@ pub struct ProducerBuilder {
     buffer_bytes: usize,
     depth: u32,
     delivery_timeout: Duration,
+    idempotent: bool,
+    name: Option<String>,
+    dedup: Dedup,
 }
 
 impl ProducerBuilder {
@@ -58,6 +66,9 @@ impl ProducerBuilder {
             buffer_bytes: 32 << 20,
             depth: 64,
             delivery_timeout: Duration::from_secs(120),
+            idempotent: true,
+            name: None,
+            dedup: Dedup::None,
         }
     }
 
@@ -107,10 +118,32 @@ impl ProducerBuilder {
         self
     }
 
-    /// Looks the stream up and starts the producer's background task.
+    /// Whether each batch is stored once, however often it has to be sent; default yes. Without it, what was in flight on
+    /// a lost connection may be stored twice.
+    pub fn idempotent(mut self, idempotent: bool) -> Self {
+        self.idempotent = idempotent;
+        self
+    }
+
+    /// A name for a producer of which there must be one: 1 to 128 bytes of `[a-z0-9._-]`, the server's for all streams. An
+    /// earlier producer of that name, a process thought dead, say, is *fenced*: from when this one is built nothing more
+    /// of it is stored, and it ends with [`Code::Fenced`]. Default: none.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Where the dedup ids of records without one come from; default [`Dedup::None`].
+    pub fn dedup(mut self, dedup: Dedup) -> Self {
+        self.dedup = dedup;
+        self
+    }
+
+    /// Looks the stream up, gets a producer id and starts the producer's background task.
     ///
     /// # Errors
-    /// [`Code::UnknownStream`]; [`Code::IllegalSetting`]; those of the connection.
+    /// [`Code::UnknownStream`]; [`Code::IllegalSetting`], [`Code::IllegalName`]; [`Code::Unsupported`] by a server that knows
+    /// no idempotent producers; those of the connection.
     pub async fn build(self) -> Result<Producer> {
         let settings = self.settings()?;
         let connection = self.client.connection().await?;
@@ -121,6 +154,10 @@ impl ProducerBuilder {
         }
         let target = Target::new(&info, connection.server_id());
         drop(connection);
+        let producer = match self.idempotent {
+            true => self.client.init_producer(self.name).await?,
+            false => (ProducerId(0), 0),
+        };
         // Producers that start together begin at different partitions.
         let seed = RandomState::new().hash_one(partitions);
         let accumulating =
@@ -128,7 +165,7 @@ impl ProducerBuilder {
         let shared = Arc::new(Shared {
             client: self.client,
             target,
-            pipeline: Mutex::new(Pipeline::new(partitions, settings.depth)),
+            pipeline: Mutex::new(Pipeline::new(partitions, settings.depth, producer)),
             books: Mutex::new(Books::new(Accumulator::new(accumulating, partitions, seed))),
             settings,
             pack: Default::default(),
@@ -152,22 +189,32 @@ impl ProducerBuilder {
         if self.buffer_bytes == 0 || self.delivery_timeout.is_zero() {
             return illegal("a buffer or a delivery timeout of 0 would send nothing: raise it".to_owned());
         }
+        if let Some(name) = &self.name {
+            check_name(name).map_err(|error| Error::local_from(Code::IllegalName, error.to_string(), error))?;
+            if !self.idempotent {
+                return illegal("a producer that is not idempotent can fence no other: give it no name".to_owned());
+            }
+        }
         Ok(Settings {
             codec: self.codec,
             depth: self.depth,
             buffer_bytes: self.buffer_bytes,
             delivery_timeout: self.delivery_timeout,
+            name: self.name.clone(),
+            dedup: self.dedup,
         })
     }
 }
 
 /// What the background task goes by.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Settings {
     codec: Codec,
     depth: u32,
     buffer_bytes: usize,
     delivery_timeout: Duration,
+    name: Option<String>,
+    dedup: Dedup,
 }
 
 /// The stream as it was found when the producer was built.
@@ -211,8 +258,11 @@ impl Target {
 /// Sends records to one stream. Made by [`Client::producer`]; share it behind an [`Arc`].
 ///
 /// Records of a partition are stored in the order in which they were enqueued, through refusals and lost
-/// connections. After a lost connection all that was not acknowledged is sent again, so until producers are
-/// idempotent **a batch may be stored twice**: [`ProducerStats::batches_resent`] counts the candidates.
+/// connections and crashes of the server. What was not acknowledged is sent again, and stored once: the server remembers
+/// what it has of this producer. Should it not remember any more (it has seen more than 10,000 others meanwhile), the
+/// delivery says so with [`Code::UnknownProducer`]; it never stores a second copy instead. A program that starts anew is a
+/// new producer: give its records *dedup ids* ([`Record::dedup_id`], [`ProducerBuilder::dedup`]) where what it sends may
+/// have been sent before.
 ///
 /// **Dropping a producer loses what is not acknowledged yet**; [`close`](Self::close) or [`flush`](Self::flush) it
 /// first. Its deliveries then resolve with [`Code::ConnectionLost`].
@@ -254,6 +304,8 @@ impl Producer {
     /// - [`Code::ConnectionLost`] or [`Code::TimedOut`]: not acknowledged within the delivery timeout; the
     ///   error's `outcome` says whether it may be stored;
     /// - [`Code::DurabilityUnknown`]: the disk failed under it;
+    /// - [`Code::UnknownProducer`]: it was sent before, and the server cannot say whether it has it;
+    /// - [`Code::Fenced`]: a newer producer of the same name has taken over; this one has ended;
     /// - a refusal of its batch, for example [`Code::DiskFull`] for the whole of the timeout.
     ///
     /// # Errors
@@ -263,6 +315,7 @@ impl Producer {
     /// # Cancel safety
     /// A call that is dropped before it resolves has enqueued the record or not; none is enqueued twice.
     pub async fn enqueue(&self, mut record: Record) -> Result<Delivery> {
+        self.shared.settings.dedup.fill(&mut record);
         let enqueued = match self.shared.try_enqueue(&mut record)? {
             Some(enqueued) => enqueued,
             None => self.enqueue_when_there_is_room(record).await?,

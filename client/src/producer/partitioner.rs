@@ -5,7 +5,10 @@
 //! (<https://github.com/aappleby/smhasher>), which makes the low bits depend on all of the key. It is the same in every
 //! version and for every client: a key never moves while the number of partitions stays.
 //!
-//! Records without a key stay with one partition until its batch is closed, then go to the next: few full batches rather
+//! A record without a key but with a dedup id goes to the id's partition, by the same function: a second one of that id
+//! meets the first.
+//!
+//! Other records without a key stay with one partition until its batch is closed, then go to the next: few full batches rather
 //! than many small ones.
 
 use millstream_protocol::PartitionId;
@@ -42,9 +45,9 @@ impl Partitioner {
         Self { partitions, sticky: (seed % u64::from(partitions)) as u32 }
     }
 
-    pub fn pick(&self, key: Option<&[u8]>) -> PartitionId {
-        match key {
-            Some(key) => partition_of_key(key, self.partitions),
+    pub fn pick(&self, key: Option<&[u8]>, dedup_id: Option<&[u8]>) -> PartitionId {
+        match key.or(dedup_id) {
+            Some(bytes) => partition_of_key(bytes, self.partitions),
             None => PartitionId(self.sticky),
         }
     }
@@ -88,14 +91,21 @@ mod tests {
     #[test]
     fn records_without_keys_move_on_when_their_batch_is_closed() {
         let mut partitioner = Partitioner::new(3, 2);
-        assert_eq!(partitioner.pick(None), PartitionId(2));
+        assert_eq!(partitioner.pick(None, None), PartitionId(2));
         partitioner.batch_closed(PartitionId(1));
-        assert_eq!(partitioner.pick(None), PartitionId(2), "another partition's batch");
+        assert_eq!(partitioner.pick(None, None), PartitionId(2), "another partition's batch");
         let seen = [(); 4].map(|()| {
-            partitioner.batch_closed(partitioner.pick(None));
-            partitioner.pick(None).0
+            partitioner.batch_closed(partitioner.pick(None, None));
+            partitioner.pick(None, None).0
         });
         assert_eq!(seen, [0, 1, 2, 0]);
+    }
+
+    #[test]
+    fn a_dedup_id_decides_only_where_there_is_no_key() {
+        let partitioner = Partitioner::new(1_000, 0);
+        assert_eq!(partitioner.pick(None, Some(b"ride-17")), partition_of_key(b"ride-17", 1_000));
+        assert_eq!(partitioner.pick(Some(b"a"), Some(b"ride-17")), partition_of_key(b"a", 1_000));
     }
 
     // Computed by another implementation of the same two published functions.

@@ -1,7 +1,7 @@
 //! Batches on their way: what may be sent next, what an answer means, what is sent again. Pure.
 //!
 //! ```text
-//! push ─► unsent ─► next ─► sent ─► ack ─► Finished
+//! push ─► unsent ─► next ─► sent ─► ack ─► Answered
 //!           ▲                │
 //!           └── retry ◄──────┴── refused, or the stream was lost
 //! ```
@@ -12,43 +12,32 @@
 //! - A refusal that a retry can help holds the partition for a backoff; another one fails its own batch only.
 //! - A lost stream puts all that was in flight back to the front. A new stream is unfettered: no flag.
 //!
+//! Each batch is stored once: it carries its producer's id and epoch and a sequence, and goes again under the same one,
+//! flagged as sent before. A gap in the sequence, left by a batch that is given up, is closed by numbering anew what
+//! follows it (`lane`); where an old copy could still be stored, nothing at all is sent until the producer's epoch is
+//! raised: [`Next::Bump`], once nothing is in flight, then [`Pipeline::bumped`].
+//!
 //! Partitions take turns, a batch each, so that a busy one does not keep the others waiting.
 //! Not here: the stream (`sender`), which records share a batch (`accumulator`).
 
+mod batch;
+mod lane;
+
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use millstream_protocol::frame::Refusal;
-use millstream_protocol::frame::produce::{ProduceAck, Produced, Stored};
-use millstream_protocol::{Code, Epoch, PartitionId};
+use millstream_protocol::batch::renumber;
+use millstream_protocol::frame::control::NextSequence;
+use millstream_protocol::{Code, Epoch, Outcome, PartitionId, ProducerId};
 
-use super::delivery::Ticket;
-use crate::backoff::Backoff;
-use crate::error::Error;
+use crate::error::{Error, Result};
+use lane::Lane;
+
+pub(super) use batch::{Answer, Answered, Batch, Finished, Known, Numbers, without};
 
 /// Batches kept ready beside those in flight: the network never waits for a checksum.
 const READY_BATCHES: usize = 4;
-
-/// A batch as it will be sent, as often as it takes.
-#[derive(Debug)]
-pub(super) struct Batch {
-    pub partition: PartitionId,
-    pub bytes: Bytes,
-    pub record_count: u32,
-    /// What it takes of the buffer.
-    pub buffered: usize,
-    pub ticket: Arc<Ticket>,
-    pub opened: Instant,
-    pub sequence: u64,
-    /// How often it was sent.
-    pub sends: u32,
-    /// It was in flight when its stream was lost: a copy may be stored.
-    pub in_doubt: bool,
-    /// Why it is still here.
-    pub last_error: Option<Error>,
-}
 
 /// What is to be written now.
 #[derive(Debug)]
@@ -57,6 +46,8 @@ pub(super) struct Outgoing {
     pub partition: PartitionId,
     pub epoch: Epoch,
     pub resume: bool,
+    /// A copy may be stored.
+    pub resend: bool,
     pub bytes: Bytes,
 }
 
@@ -64,16 +55,10 @@ pub(super) struct Outgoing {
 #[derive(Debug)]
 pub(super) enum Next {
     Send(Outgoing),
+    /// Have the producer's epoch raised above this one, then call [`Pipeline::bumped`]. Until then it is asked again.
+    Bump(ProducerId, u32),
     /// Nothing, until then or until something changes.
     Wait(Option<Instant>),
-}
-
-/// A batch that is through.
-#[derive(Debug)]
-pub(super) struct Finished {
-    pub batch: Batch,
-    pub epoch: Epoch,
-    pub result: Result<Stored, Error>,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -81,44 +66,37 @@ pub(super) struct Counts {
     pub sent: u64,
     pub resent: u64,
     pub bytes_sent: u64,
+    pub bumps: u64,
 }
 
 #[derive(Debug)]
 pub(super) struct Pipeline {
+    /// Id 0: nothing is numbered.
+    producer: (ProducerId, u32),
     lanes: Vec<Lane>,
     /// Lanes that can send, in turn; each at most once.
     ready: VecDeque<usize>,
     /// Lanes that wait for their backoff.
     held: Vec<usize>,
     lane_of: HashMap<u64, usize>,
+    /// A gap that only a higher epoch closes.
+    must_bump: bool,
     depth: usize,
     next_correlation: u64,
     counts: Counts,
 }
 
-/// One partition.
-#[derive(Debug, Default)]
-struct Lane {
-    unsent: VecDeque<Batch>,
-    sent: VecDeque<(u64, Batch)>,
-    /// Refused, to be sent again once `sent` is empty.
-    retry: VecDeque<Batch>,
-    /// A refusal was seen and `sent` is not empty yet.
-    draining: bool,
-    resume: bool,
-    hold_until: Option<Instant>,
-    in_ready: bool,
-    backoff: Backoff,
-    epoch: Epoch,
-}
-
 impl Pipeline {
-    pub fn new(partitions: u32, depth: u32) -> Self {
+    /// `producer`: its id and epoch; id 0 is not idempotent.
+    pub fn new(partitions: u32, depth: u32, producer: (ProducerId, u32)) -> Self {
+        let numbered = producer.0 != ProducerId(0);
         Self {
-            lanes: (0..partitions).map(|_| Lane::default()).collect(),
+            producer,
+            lanes: (0..partitions).map(|_| Lane { numbered, ..Lane::default() }).collect(),
             ready: VecDeque::new(),
             held: Vec::new(),
             lane_of: HashMap::new(),
+            must_bump: false,
             depth: depth as usize,
             next_correlation: 1,
             counts: Counts::default(),
@@ -130,15 +108,25 @@ impl Pipeline {
         self.depth = depth.max(1) as usize;
         for (partition, epoch) in epochs {
             if let Some(lane) = self.lanes.get_mut(partition.0 as usize) {
-                lane.epoch = epoch;
+                (lane.epoch, lane.offline) = (epoch, false);
             }
+        }
+    }
+
+    /// What the next batch of that partition is best encoded with. [`push`](Self::push) takes it with other numbers too:
+    /// it is copied then.
+    pub fn numbers(&self, partition: PartitionId) -> Numbers {
+        let (producer, epoch) = self.producer;
+        match producer {
+            ProducerId(0) => Numbers::default(),
+            _ => Numbers { producer, epoch, base: self.lanes[partition.0 as usize].tail },
         }
     }
 
     /// Takes a batch. Batches of a partition come in order.
     pub fn push(&mut self, batch: Batch) {
         let index = batch.partition.0 as usize;
-        self.lanes[index].unsent.push_back(batch);
+        self.lanes[index].push(batch);
         self.make_ready(index);
     }
 
@@ -149,7 +137,7 @@ impl Pipeline {
             ready += self.lanes[*index].unsent.len();
             ready < READY_BATCHES
         });
-        few && self.in_flight() < self.depth
+        few && !self.must_bump && self.in_flight() < self.depth
     }
 
     pub fn in_flight(&self) -> usize {
@@ -163,6 +151,10 @@ impl Pipeline {
     /// What to write next.
     pub fn next(&mut self, now: Instant) -> Next {
         self.release(now);
+        if self.must_bump {
+            let (producer, epoch) = self.producer;
+            return if self.lane_of.is_empty() { Next::Bump(producer, epoch) } else { Next::Wait(None) };
+        }
         if self.in_flight() >= self.depth {
             return Next::Wait(None);
         }
@@ -178,11 +170,18 @@ impl Pipeline {
         self.counts.resent += u64::from(batch.sends > 0);
         self.counts.bytes_sent += batch.bytes.len() as u64;
         batch.sends += 1;
+        let (producer, epoch) = self.producer;
+        let numbers = Numbers { producer, epoch, base: batch.base };
+        if lane.numbered && batch.encoded != numbers {
+            batch.bytes = renumber(&batch.bytes, producer, epoch, batch.base);
+            batch.encoded = numbers;
+        }
         let outgoing = Outgoing {
             correlation,
             partition: batch.partition,
             epoch: lane.epoch,
             resume: std::mem::take(&mut lane.resume),
+            resend: lane.numbered && batch.in_doubt,
             bytes: batch.bytes.clone(),
         };
         lane.sent.push_back((correlation, batch));
@@ -191,55 +190,90 @@ impl Pipeline {
         Next::Send(outgoing)
     }
 
-    /// Takes an answer; gives the batch if it is through.
+    /// The bytes and the record count of a batch in flight.
+    pub fn sent(&self, correlation: u64) -> Option<(Bytes, u32)> {
+        let lane = &self.lanes[*self.lane_of.get(&correlation)?];
+        let (_, batch) = lane.sent.iter().find(|(sent, _)| *sent == correlation)?;
+        Some((batch.bytes.clone(), batch.record_count))
+    }
+
+    /// Takes an answer, and gives what follows.
     ///
     /// # Errors
     /// The answer is to no batch in flight, or out of its partition's order: the server is at fault.
-    pub fn ack(&mut self, ack: ProduceAck, now: Instant) -> Result<Option<Finished>, Error> {
-        let Some(index) = self.lane_of.remove(&ack.correlation) else {
-            return Err(Error::protocol(format_args!("an ack of batch {}, which is not in flight", ack.correlation)));
+    pub fn ack(&mut self, correlation: u64, answer: Answer, now: Instant) -> Result<Answered> {
+        let Some(index) = self.lane_of.remove(&correlation) else {
+            return Err(Error::protocol(format_args!("an ack of batch {correlation}, which is not in flight")));
         };
         let lane = &mut self.lanes[index];
-        if lane.sent.front().is_none_or(|(first, _)| *first != ack.correlation) {
-            // It stays in `sent`, so that the loss of the stream finds it there.
-            self.lane_of.insert(ack.correlation, index);
-            return Err(Error::protocol(format_args!("acks of partition {index} out of order")));
-        }
-        let Some((_, mut batch)) = lane.sent.pop_front() else { return Ok(None) };
-        let epoch = lane.epoch;
-        let finished = match ack.result {
-            Ok(Produced::Duplicates(_)) => return Err(Error::protocol("duplicates of records without dedup ids")),
-            Ok(Produced::Stored(stored)) => {
-                lane.backoff.reset();
-                Some(Finished { batch, epoch, result: Ok(stored) })
-            }
-            // Pipelined behind the refused one: whatever was said of it, it was not tried.
-            Err(refusal) if lane.draining => {
-                batch.last_error = Some(refusal.into());
-                lane.retry.push_back(batch);
-                None
-            }
-            Err(refusal) => {
-                lane.draining = true;
-                lane.refused(batch, refusal, now).map(|(batch, error)| Finished { batch, epoch, result: Err(error) })
-            }
+        let (batch, epoch) = match lane.sent.front() {
+            Some((first, _)) if *first == correlation => (lane.sent.pop_front(), lane.epoch),
+            _ => (None, lane.epoch),
         };
+        let Some((_, mut batch)) = batch else {
+            // It stays in `sent`, so that the loss of the stream finds it there.
+            self.lane_of.insert(correlation, index);
+            return Err(Error::protocol(format_args!("acks of partition {index} out of order")));
+        };
+        let mut answered = Answered::default();
+        match answer {
+            Answer::Stored(stored) => {
+                lane.passed(batch.end());
+                answered.finished = Some(Finished { batch, epoch, result: Ok(Some(stored)) });
+            }
+            Answer::Duplicates { duplicates, rest } => {
+                let (end, is_all, ticket) = (batch.end(), rest.is_none(), batch.ticket.clone());
+                let duplicates = batch.cut(duplicates, rest);
+                answered.known = Some(Known { ticket, duplicates, epoch });
+                if is_all {
+                    lane.passed(end);
+                    answered.finished = Some(Finished { batch, epoch, result: Ok(None) });
+                } else {
+                    lane.cut(batch);
+                }
+            }
+            // Pipelined behind the refused one.
+            Answer::Refused(refusal) if lane.draining => lane.refused_behind(batch, refusal.into()),
+            Answer::Refused(refusal) => {
+                let given_up = lane.refused(batch, refusal.into(), now);
+                answered.finished = given_up.map(|(batch, error)| Finished { batch, epoch, result: Err(error) });
+            }
+        }
         if lane.draining && lane.sent.is_empty() {
             lane.start_again();
             if lane.hold_until.is_some() && !self.held.contains(&index) {
                 self.held.push(index);
             }
         }
-        self.make_ready(index);
-        Ok(finished)
+        self.settle(index);
+        Ok(answered)
     }
 
-    /// The batches of which a copy may be stored, by sequence: in flight now, or when a stream was lost.
+    /// The producer's epoch was raised, and this is where it goes on, in each partition whose log is open. Gives the
+    /// batches of which nothing can be known any more.
+    pub fn bumped(&mut self, epoch: u32, partitions: &[NextSequence]) -> Vec<Finished> {
+        assert!(self.lane_of.is_empty(), "a bump waits until nothing is in flight");
+        self.counts.bumps += 1;
+        self.producer.1 = epoch;
+        self.must_bump = false;
+        let next: HashMap<u32, Option<u64>> = partitions.iter().map(|next| (next.partition, next.next)).collect();
+        let mut unknown = Vec::new();
+        for (index, lane) in (0..).zip(&mut self.lanes) {
+            match next.get(&index) {
+                Some(next) => unknown.extend(lane.bumped(*next)),
+                None => lane.bumped_offline(),
+            }
+        }
+        (0..self.lanes.len()).for_each(|index| self.make_ready(index));
+        unknown
+    }
+
+    /// The batches of which a copy may be stored, by serial: in flight now, or when a stream was lost.
     pub fn in_doubt(&self) -> HashSet<u64> {
         let of_lane = |lane: &Lane| {
-            let in_flight: Vec<u64> = lane.sent.iter().map(|(_, batch)| batch.sequence).collect();
+            let in_flight: Vec<u64> = lane.sent.iter().map(|(_, batch)| batch.serial).collect();
             let waiting = lane.unsent.iter().chain(&lane.retry).filter(|batch| batch.in_doubt);
-            in_flight.into_iter().chain(waiting.map(|batch| batch.sequence)).collect::<Vec<_>>()
+            in_flight.into_iter().chain(waiting.map(|batch| batch.serial)).collect::<Vec<_>>()
         };
         self.lanes.iter().flat_map(of_lane).collect()
     }
@@ -263,7 +297,7 @@ impl Pipeline {
             lane.start_again();
             lane.resume = false;
             lane.hold_until = None;
-            self.make_ready(index);
+            self.settle(index);
         }
     }
 
@@ -273,13 +307,18 @@ impl Pipeline {
         let mut expired = Vec::new();
         let mut in_flight = false;
         let is_old = |batch: &Batch| batch.opened <= opened_before;
-        for lane in &mut self.lanes {
+        for index in 0..self.lanes.len() {
+            let lane = &mut self.lanes[index];
             in_flight |= lane.sent.front().is_some_and(|(_, batch)| is_old(batch));
-            for queue in [&mut lane.retry, &mut lane.unsent] {
-                while queue.front().is_some_and(is_old) {
-                    expired.extend(queue.pop_front());
-                }
+            while let Some(batch) = lane.retry.pop_front_if(|batch| is_old(batch)) {
+                lane.gave_up(&batch, Outcome::Definite);
+                expired.push(batch);
             }
+            while let Some(batch) = lane.unsent.pop_front_if(|batch| is_old(batch)) {
+                lane.gave_up(&batch, Outcome::Definite);
+                expired.push(batch);
+            }
+            self.settle(index);
         }
         (expired, in_flight)
     }
@@ -296,6 +335,11 @@ impl Pipeline {
         }
     }
 
+    fn settle(&mut self, index: usize) {
+        self.must_bump |= self.lanes[index].settle();
+        self.make_ready(index);
+    }
+
     fn make_ready(&mut self, index: usize) {
         let lane = &mut self.lanes[index];
         if !lane.in_ready && lane.can_send() {
@@ -308,37 +352,14 @@ impl Pipeline {
     }
 }
 
-impl Lane {
-    fn can_send(&self) -> bool {
-        !self.draining && self.hold_until.is_none() && !self.unsent.is_empty()
-    }
-
-    /// The first refusal: a retry may help, or the batch is given back with its error.
-    fn refused(&mut self, mut batch: Batch, refusal: Refusal, now: Instant) -> Option<(Batch, Error)> {
-        let error = Error::from(refusal);
-        if !error.is_retryable() {
-            return Some((batch, error));
-        }
-        self.hold_until = Some(now + self.backoff.next(error.retry_after()));
-        batch.last_error = Some(error);
-        self.retry.push_back(batch);
-        None
-    }
-
-    /// Everything is answered or lost: what is to be sent again goes to the front, in its order.
-    fn start_again(&mut self) {
-        while let Some(batch) = self.retry.pop_back() {
-            self.unsent.push_front(batch);
-        }
-        self.draining = false;
-        self.resume = true;
-    }
-}
-
 /// Whether an error of one batch is the end of all of them: its stream is no more.
 pub(super) fn is_final(error: &Error) -> bool {
     matches!(error.code(), Code::StreamDeleted | Code::UnknownStream)
 }
 
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod plain_model;
 #[cfg(test)]
 mod tests;

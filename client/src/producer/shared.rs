@@ -15,8 +15,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::accumulator::Accumulator;
-use super::delivery::{Acked, Delivery, Ticket};
-use super::pipeline::{Batch, Finished, Pipeline, is_final};
+use super::delivery::{Delivery, Ticket};
+use super::pipeline::{Answered, Batch, Finished, Pipeline, is_final};
 use super::{ProducerStats, Settings, Target};
 use crate::client::Client;
 use crate::clock::WallClock;
@@ -81,9 +81,9 @@ impl Books {
         self.outstanding.first_key_value().map(|(_, batch)| batch.opened)
     }
 
-    fn settle(&mut self, sequence: u64, buffered: usize) {
+    fn settle(&mut self, serial: u64, buffered: usize) {
         // Absent if everything was failed meanwhile.
-        if self.outstanding.remove(&sequence).is_some() {
+        if self.outstanding.remove(&serial).is_some() {
             self.buffered -= buffered;
         }
     }
@@ -118,9 +118,9 @@ impl Shared {
         books.buffered += pushed.bytes;
         books.stats.records += 1;
         books.stats.bytes += size as u64;
-        if let Some(sequence) = pushed.opened {
+        if let Some(serial) = pushed.opened {
             let batch = Outstanding { ticket: Arc::clone(&pushed.ticket), opened: now };
-            books.outstanding.insert(sequence, batch);
+            books.outstanding.insert(serial, batch);
         }
         drop(books);
         if pushed.opened.is_some() || pushed.closed {
@@ -184,33 +184,31 @@ impl Shared {
     }
 
     /// Books what the server answered and tells who waits.
-    pub fn finish(&self, finished: Vec<Finished>) {
-        if finished.is_empty() {
+    pub fn take(&self, answered: Vec<Answered>) {
+        if answered.iter().all(|answered| answered.known.is_none() && answered.finished.is_none()) {
             return;
         }
         let at = Instant::now();
         let mut books = self.books.lock();
-        for Finished { batch, result, .. } in &finished {
-            books.settle(batch.sequence, batch.buffered);
-            let records = u64::from(batch.record_count);
+        for Answered { known, finished } in &answered {
+            if let Some(known) = known {
+                let records = known.duplicates.len() as u64;
+                books.stats.records_acked += records;
+                books.stats.records_duplicate += records;
+            }
+            let Some(Finished { batch, result, .. }) = finished else { continue };
+            books.settle(batch.serial, batch.buffered);
             match result {
                 Ok(_) => {
                     books.stats.batches_acked += 1;
-                    books.stats.records_acked += records;
+                    books.stats.records_acked += u64::from(batch.record_count);
                 }
-                Err(error) => books.failed(error, records),
+                Err(error) => books.failed(error, u64::from(batch.record_count)),
             }
         }
         drop(books);
         self.room.notify_waiters();
-        for Finished { batch, epoch, result } in finished {
-            batch.ticket.complete(result.map(|stored| Acked {
-                base_offset: stored.base_offset,
-                append_time: stored.append_time,
-                epoch,
-                at,
-            }));
-        }
+        answered.into_iter().for_each(|answered| answered.tell(at));
     }
 
     /// Gives up what is older than the delivery timeout. Says whether something as old is in flight.
@@ -223,13 +221,13 @@ impl Shared {
         let within = self.settings.delivery_timeout;
         for batch in batches {
             let error = expired(&batch, within);
-            books.settle(batch.sequence, batch.buffered);
+            books.settle(batch.serial, batch.buffered);
             books.failed(&error, u64::from(batch.record_count));
             tickets.push((batch.ticket, error));
         }
         for closed in unsent {
             let error = Error::local(Code::TimedOut, format!("not sent within {within:?}: {UNSENT}"));
-            books.settle(closed.sequence, closed.builder.len());
+            books.settle(closed.serial, closed.builder.len());
             books.failed(&error, u64::from(closed.builder.record_count()));
             tickets.push((closed.ticket, error));
         }
@@ -256,9 +254,9 @@ impl Shared {
         drop(books);
         self.room.notify_waiters();
         let doubt = Error::lost(format!("not acknowledged, it may or may not be stored: {error}"), error.clone());
-        for (sequence, batch) in outstanding {
+        for (serial, batch) in outstanding {
             // With its stream deleted, a copy is no more.
-            let unknown = in_doubt.contains(&sequence) && !is_final(error);
+            let unknown = in_doubt.contains(&serial) && !is_final(error);
             batch.ticket.complete(Err(if unknown { doubt.clone() } else { error.clone() }));
         }
     }

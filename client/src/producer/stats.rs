@@ -10,8 +10,8 @@ pub struct ProducerStats {
     pub bytes: u64,
     /// Batches sent, repeats included.
     pub batches_sent: u64,
-    /// Batches sent again after a refusal or a lost connection. After a lost connection the first copy may be stored
-    /// too: this bounds the batches that stand in the log twice.
+    /// Batches sent again after a refusal or a lost connection. Where the first copy was stored, the server stores no
+    /// other one and answers with its place; a producer that is not idempotent may have stored these twice.
     pub batches_resent: u64,
     /// Bytes of the batches sent, as encoded and compressed, repeats included.
     pub bytes_sent: u64,
@@ -19,8 +19,10 @@ pub struct ProducerStats {
     pub batches_acked: u64,
     /// Batches given up.
     pub batches_failed: u64,
-    /// Records acknowledged.
+    /// Records acknowledged, duplicates included.
     pub records_acked: u64,
+    /// Records acknowledged and not stored: their dedup ids were known.
+    pub records_duplicate: u64,
     /// Records given up; their deliveries say why.
     pub records_failed: u64,
     /// Batches sent and not answered yet.

@@ -10,14 +10,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millstream_log::{Identity, InternalLog, Kind, Log, LogConfig, LogError, Partition, StateLog, Stopwatch};
-use millstream_protocol::frame::control::{CreateMode, LakeConfig, StreamConfig};
+use millstream_protocol::frame::control::{CreateMode, LakeConfig, NextSequence, StreamConfig};
 use millstream_protocol::limits::PARTITIONS_MAX;
-use millstream_protocol::{Incarnation, LakeId, PartitionId, StreamId};
+use millstream_protocol::{Incarnation, LakeId, PartitionId, ProducerId, StreamId};
 use parking_lot::{Mutex, RwLock};
 
 use crate::catalog::{Catalog, Input, LakeEntry, StreamEntry};
 use crate::error::BrokerError;
 use crate::group::{GroupShell, Groups};
+use crate::producer::Producers;
 use crate::recovery::Recovery;
 use crate::stream::{Stream, partition_config};
 
@@ -69,6 +70,7 @@ pub struct Broker {
     catalog: StateLog<Catalog>,
     groups: GroupShell,
     recovery: Recovery,
+    producers: Producers,
     streams: RwLock<Streams>,
     /// One change at a time: directories and events must agree.
     changing: Mutex<()>,
@@ -130,7 +132,9 @@ impl Broker {
         recovery.total.add(groups.recovered());
         recovery.report(started.elapsed());
         let (streams, groups) = (RwLock::new(streams), GroupShell::new(groups));
-        let broker = Arc::new(Self { config, log, catalog, groups, recovery, streams, changing: Mutex::new(()) });
+        let producers = Producers::open(&log, &catalog);
+        let changing = Mutex::new(());
+        let broker = Arc::new(Self { config, log, catalog, groups, recovery, producers, streams, changing });
         broker.tell_groups_of_all_streams();
         broker.recover_offsets();
         Ok(broker)
@@ -299,6 +303,31 @@ impl Broker {
     /// All lakes, by name.
     pub fn lakes(&self) -> Vec<Lake> {
         self.catalog.read(|catalog| catalog.lakes().map(Lake::from).collect())
+    }
+
+    /// A producer's id; its epoch is 0. An earlier producer of that name is fenced: once this returns, nothing more of it is
+    /// stored. Blocks.
+    ///
+    /// # Errors
+    /// [`BrokerError::IllegalName`], [`BrokerError::ProducersExhausted`]; the log's.
+    pub fn init_producer(&self, name: Option<&str>) -> Result<ProducerId, BrokerError> {
+        self.producers.init(&self.log, &self.catalog, name)
+    }
+
+    /// Raises a producer's epoch by one: once this returns, nothing under the given epoch or an earlier one is stored any
+    /// more. Gives the new epoch, and where the producer goes on in each of the stream's partitions that is open. Blocks.
+    ///
+    /// # Errors
+    /// [`BrokerError::ProducerFenced`], [`BrokerError::UnknownProducer`], [`BrokerError::IllegalSetting`] (the epoch);
+    /// those of [`stream_by_id`](Self::stream_by_id); the log's.
+    pub fn bump_producer(
+        &self,
+        id: ProducerId,
+        epoch: u32,
+        stream: StreamId,
+    ) -> Result<(u32, Vec<NextSequence>), BrokerError> {
+        let stream = self.stream_by_id(stream)?;
+        self.producers.bump(&self.log, &self.catalog, (id, epoch), &stream)
     }
 
     /// Deletes what the streams' retention settings let go; errors are logged. Blocks.

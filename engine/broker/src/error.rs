@@ -3,7 +3,7 @@
 use millstream_log::LogError;
 use millstream_protocol::frame::Refusal;
 use millstream_protocol::names::IllegalName;
-use millstream_protocol::{Code, PartitionId};
+use millstream_protocol::{Code, PartitionId, ProducerId};
 
 /// An error of the broker. Its `Display` says what happened, with the values, then what to do.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -125,6 +125,17 @@ pub enum BrokerError {
         /// The partition's high watermark.
         high_watermark: u64,
     },
+    /// No producer has that number.
+    #[error("producer {0} was not made by this server: open the producer anew")]
+    UnknownProducer(ProducerId),
+    /// A newer producer of the same name has taken over.
+    #[error(
+        "producer {0} was fenced by a newer one of its name: end it, or give each producer that runs at the same time a name of its own"
+    )]
+    ProducerFenced(ProducerId),
+    /// A start gives four billion numbers.
+    #[error("this start of the server has given all the producer numbers it has: restart it")]
+    ProducersExhausted,
     /// The log's.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -150,6 +161,9 @@ impl BrokerError {
             BrokerError::MemberFenced { .. } => Code::Fenced,
             BrokerError::StaleEpoch { .. } => Code::StaleEpoch,
             BrokerError::CommitPastEnd { .. } => Code::CommitPastEnd,
+            BrokerError::UnknownProducer(_) => Code::UnknownProducer,
+            BrokerError::ProducerFenced(_) => Code::Fenced,
+            BrokerError::ProducersExhausted => Code::Throttled,
             BrokerError::Log(error) => error.code(),
         }
     }

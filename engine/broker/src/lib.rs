@@ -23,6 +23,7 @@ mod broker;
 pub mod catalog;
 mod error;
 pub mod group;
+mod producer;
 mod recovery;
 mod stream;
 

@@ -141,5 +141,6 @@ pub(crate) fn partition_config(config: &StreamConfig) -> PartitionConfig {
                 ..CompactionPolicy::default()
             }),
         },
+        dedup_window_ms: u64::from(config.dedup_window_ms),
     }
 }

@@ -1,6 +1,6 @@
 //! The catalog against a model that is slow and obviously right, over random inputs; its snapshots and its events must
 //! give the same state again.
-//! Operations: create and delete streams, add and remove lakes, files gone. After each: names unique, numbers never given
+//! Operations: create and delete streams, add and remove lakes, files gone, name producers. After each: names unique, numbers never given
 //! twice, no lake without its stream, replay equals state.
 #![allow(clippy::unwrap_used, reason = "a test's helpers may panic")]
 
@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use millstream_broker::catalog::{Catalog, Event, Input};
 use millstream_log::Machine;
 use millstream_protocol::frame::control::{Compaction, LakeConfig, LakeFormat, StreamConfig};
-use millstream_protocol::{Code, Incarnation, StreamId, Timestamp};
+use millstream_protocol::limits::PRODUCER_NAMES_MAX;
+use millstream_protocol::{Code, Incarnation, ProducerId, StreamId, Timestamp};
 use proptest::prelude::*;
 
 #[derive(Debug, Clone)]
@@ -19,10 +20,13 @@ enum Op {
     FilesRemoved(u64),
     CreateLake(u8, u8),
     RemoveLake(u8),
+    /// The name's number and the id's.
+    NameProducer(u8, u64),
 }
 
 #[derive(Default)]
 struct Model {
+    producers: BTreeMap<String, u64>,
     streams: BTreeMap<String, u64>,
     lakes: BTreeMap<String, String>,
     numbers: BTreeSet<u64>,
@@ -35,6 +39,7 @@ fn operations() -> impl Strategy<Value = Vec<Op>> {
         (0..20u64).prop_map(Op::FilesRemoved),
         (0..4u8, 0..5u8).prop_map(|(lake, stream)| Op::CreateLake(lake, stream)),
         (0..4u8).prop_map(Op::RemoveLake),
+        (0..4u8, any::<u64>()).prop_map(|(name, id)| Op::NameProducer(name, id)),
     ];
     prop::collection::vec(op, 0..60)
 }
@@ -51,6 +56,7 @@ fn input(op: &Op) -> Input {
         Op::FilesRemoved(id) => Input::StreamFilesRemoved { id: StreamId(id) },
         Op::CreateLake(lake, stream) => Input::CreateLake { config: lake_config(lake, stream) },
         Op::RemoveLake(n) => Input::RemoveLake { name: format!("l{n}") },
+        Op::NameProducer(n, id) => Input::NameProducer { name: format!("p{n}"), id: ProducerId(id) },
     }
 }
 
@@ -111,6 +117,9 @@ impl Model {
                     return Err(Code::UnknownLake);
                 }
             }
+            Op::NameProducer(n, id) => {
+                self.producers.insert(format!("p{n}"), *id);
+            }
         }
         Ok(())
     }
@@ -137,6 +146,8 @@ proptest! {
             prop_assert_eq!(streams, model.streams.keys().map(String::as_str).collect::<Vec<_>>());
             let lakes: Vec<&str> = catalog.lakes().map(|lake| lake.config.name.as_str()).collect();
             prop_assert_eq!(lakes, model.lakes.keys().map(String::as_str).collect::<Vec<_>>());
+            let producers: Vec<_> = catalog.producers().map(|(name, id)| (name.to_owned(), id.0)).collect();
+            prop_assert_eq!(producers, model.producers.clone().into_iter().collect::<Vec<_>>());
             if log.len() % 7 == 3 {
                 image = (catalog.encode_snapshot(), log.len());
             }
@@ -192,4 +203,26 @@ fn each_setting_outside_its_range_is_named() {
     }
     assert!(create(10_000, config()).is_ok());
     assert!(create(1, compacted()).is_ok());
+}
+
+#[test]
+fn the_producer_named_longest_ago_is_forgotten_when_there_are_too_many() {
+    let mut catalog = Catalog::default();
+    let mut name = |name: String, id: u64| {
+        let events = catalog.step(Input::NameProducer { name, id: ProducerId(id) }).unwrap();
+        events.iter().for_each(|event| catalog.apply(event));
+        let [Event::ProducerNamed { forgotten, .. }] = events.as_slice() else { panic!("{events:?}") };
+        (forgotten.clone(), catalog.producers().count())
+    };
+    for n in 0..PRODUCER_NAMES_MAX as u64 {
+        assert_eq!(name(format!("p{n}"), n), (None, n as usize + 1));
+    }
+    let max = PRODUCER_NAMES_MAX;
+    assert_eq!(name("p0".to_owned(), 20_000), (None, max), "a name that is there takes no other's place");
+    assert_eq!(name("new".to_owned(), 20_001), (Some("p1".to_owned()), max), "p0 was named since");
+    assert_eq!(name("p1".to_owned(), 20_002), (Some("p2".to_owned()), max));
+    assert_eq!(
+        catalog.step(Input::NameProducer { name: "No".into(), id: ProducerId(1) }).unwrap_err().code(),
+        Code::IllegalName
+    );
 }

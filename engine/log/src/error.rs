@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use millstream_protocol::batch::BatchError;
-use millstream_protocol::{Code, Offset, PartitionId, StreamId};
+use millstream_protocol::frame::produce::Duplicate;
+use millstream_protocol::limits::DEDUP_IDS_MAX;
+use millstream_protocol::{Code, Offset, PartitionId, ProducerId, StreamId};
 
 use crate::storage::descriptors::is_out_of_descriptors;
 
@@ -136,6 +138,54 @@ pub enum LogError {
     /// Offsets of a partition are used up.
     #[error("the partition's offsets are used up")]
     OffsetsExhausted,
+    /// The batch's producer has a newer epoch, or its name was taken over. Nothing is stored.
+    #[error(
+        "producer {producer} of epoch {epoch} was fenced by a newer one: end this producer, or open it anew under another name"
+    )]
+    ProducerFenced {
+        /// The producer.
+        producer: ProducerId,
+        /// The epoch in the batch.
+        epoch: u32,
+    },
+    /// Batches of the producer before this one are missing. Nothing is stored.
+    #[error(
+        "producer {producer} sent sequence {found} where {expected} is next: send what is missing first, or ask for a new epoch"
+    )]
+    OutOfOrderSequence {
+        /// The producer.
+        producer: ProducerId,
+        /// The sequence that is stored next.
+        expected: u64,
+        /// The one in the batch.
+        found: u64,
+    },
+    /// The partition does not remember the producer, or not as far back as the batch: whether that was stored before is
+    /// not known. This time nothing is stored.
+    #[error(
+        "producer {producer} is not remembered as far back as sequence {sequence}: whether the batch was stored is not known; read the partition to find out, then send on under a new epoch"
+    )]
+    UnknownProducer {
+        /// The producer.
+        producer: ProducerId,
+        /// The sequence in the batch.
+        sequence: u64,
+    },
+    /// The partition remembers as many dedup ids as it may. Nothing is stored.
+    #[error(
+        "the partition remembers {DEDUP_IDS_MAX} dedup ids, its limit: retry when older ones have left the window, or shorten it"
+    )]
+    DedupWindowFull,
+    /// Records of the batch have dedup ids that are known: these, by rising index. Nothing is stored. If they are all of
+    /// the batch's records it is a success: the next batch of its producer follows on from it.
+    #[error("{} record(s) of the batch have dedup ids that are known: drop them, send the rest again", .0.len())]
+    Duplicates(Arc<[Duplicate]>),
+    /// Two records of one batch have the same key and dedup id, which is new. Nothing is stored.
+    #[error("record {index} of the batch has the dedup id of one before it: send them in two batches")]
+    TwinDedupId {
+        /// The second one's index.
+        index: u32,
+    },
 }
 
 impl LogError {
@@ -167,6 +217,12 @@ impl LogError {
             LogError::Deleted => Code::StreamDeleted,
             LogError::OffsetOutOfRange { .. } => Code::OffsetOutOfRange,
             LogError::Batch(_) => Code::CorruptBatch,
+            LogError::ProducerFenced { .. } => Code::Fenced,
+            LogError::OutOfOrderSequence { .. } => Code::OutOfOrderSequence,
+            LogError::UnknownProducer { .. } => Code::UnknownProducer,
+            LogError::DedupWindowFull => Code::DedupWindowFull,
+            LogError::Duplicates(_) => Code::Duplicates,
+            LogError::TwinDedupId { .. } => Code::IllegalRecord,
         }
     }
 }

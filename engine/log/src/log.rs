@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use millstream_protocol::{Epoch, StreamId};
+use millstream_protocol::{Epoch, ProducerId, StreamId};
 use parking_lot::Mutex;
 
 use crate::checkpoint::{self, Checkpoint, Checkpoints};
@@ -11,6 +11,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::data_dir::{DataDir, InternalLog, parse_partition_dir_name, parse_stream_dir_name, partition_dir_name};
 use crate::disk_space::DiskSpace;
 use crate::error::{Context, LogError};
+use crate::fences::Fences;
 use crate::lane::flush::{FlushThread, Flusher};
 use crate::lane::journal::LocalJournal;
 use crate::lane::ring::Ring;
@@ -109,6 +110,7 @@ pub(crate) struct Shared {
     pub quarantine: PathBuf,
     pub flusher: Arc<Flusher>,
     pub space: Arc<DiskSpace>,
+    pub fences: Fences,
 }
 
 /// An open data directory. Dropping it ends the lanes after what they have in hand, and releases the lock.
@@ -176,7 +178,16 @@ impl Log {
         };
         let senders = lanes.iter().map(LaneHandle::sender).collect();
         let quarantine = dir.quarantine();
-        let shared = Shared { storage, clock, config, pool: Arc::default(), quarantine, flusher, space };
+        let shared = Shared {
+            storage,
+            clock,
+            config,
+            pool: Arc::default(),
+            quarantine,
+            flusher,
+            space,
+            fences: Fences::default(),
+        };
         Ok(Self {
             shared: Arc::new(shared),
             lanes: Mutex::new(lanes),
@@ -221,6 +232,39 @@ impl Log {
     /// The time appends are stamped with.
     pub fn now(&self) -> millstream_protocol::Timestamp {
         self.shared.clock.append_time()
+    }
+
+    /// Fences a producer's older epochs: once it returns no batch of `id` with an epoch below `below_epoch` is stored any more,
+    /// in no partition; they get [`LogError::ProducerFenced`]. `u32::MAX` fences the id for ever. Waits for what the lanes
+    /// have in hand; blocks. Kept in memory, for the process's life.
+    ///
+    /// # Errors
+    /// [`LogError::Closed`].
+    pub fn fence_producer(&self, id: ProducerId, below_epoch: u32) -> Result<(), LogError> {
+        self.shared.fences.raise(id, below_epoch);
+        self.barrier()
+    }
+
+    /// Says which ids of named producers (bit 63 is set) are current: at a start, before anything is served. Any other id of
+    /// that kind is fenced.
+    pub fn set_named_producers(&self, current: impl IntoIterator<Item = ProducerId>) {
+        self.shared.fences.set_named(current);
+    }
+
+    /// Makes `new` the current id of a name and fences `old`, the one before, for ever: once it returns no batch of `old` is
+    /// stored any more. Waits for what the lanes have in hand, if there is an old one; blocks.
+    ///
+    /// # Errors
+    /// [`LogError::Closed`].
+    pub fn name_producer(&self, new: ProducerId, old: Option<ProducerId>) -> Result<(), LogError> {
+        self.shared.fences.name(new, old);
+        if old.is_some() { self.barrier() } else { Ok(()) }
+    }
+
+    /// Waits until the lanes have carried out all that was handed to them.
+    fn barrier(&self) -> Result<(), LogError> {
+        let waiting: Vec<_> = self.senders.iter().map(LaneSender::begin_barrier).collect::<Result<_, _>>()?;
+        waiting.into_iter().zip(&self.senders).try_for_each(|(wait, sender)| sender.end_barrier(&wait))
     }
 
     /// Opens an internal state log, one epoch above the newest it holds. `incarnation` names a new one.

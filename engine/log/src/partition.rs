@@ -14,21 +14,25 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use bytes::Bytes;
 use crossbeam_channel::{Sender, bounded};
 use event_listener::{Event, EventListener};
-use millstream_protocol::batch::BatchView;
-use millstream_protocol::{Epoch, Incarnation, Offset, PartitionId, StreamId, Timestamp};
+use millstream_protocol::{Epoch, Incarnation, Offset, PartitionId, ProducerId, StreamId, Timestamp};
 use parking_lot::{Mutex, RwLock};
 
 use crate::compaction::{CompactionPolicy, Compactor};
 use crate::error::{Context, LogError};
+use crate::lane::admission::Overlay;
 use crate::lane::thread::LaneSender;
 use crate::lane::{Append, AppendSink, Appended, Command};
 use crate::log::Shared;
+use crate::new_batch::NewBatch;
+use crate::producers::Producers;
 use crate::read::{Chunk, Cursors, Found, find_time, read_segment};
-use crate::recovery::open::{Place, Recovered, create_segment, newest_append_time, open_segments};
+use crate::recovery::open::{Opened, Place, Recovered, create_segment, newest_append_time, open_segments};
+use crate::recovery::tables::add_dedup_ids;
 use crate::retention::{Reason, RetentionPolicy, SegmentFacts, plan_retention, trusts_age};
-use crate::segment::{Extent, Identity, Kind, PREAMBLE_BYTES, Segment};
+use crate::segment::{BatchPlace, Extent, Identity, Kind, PREAMBLE_BYTES, Segment};
 use crate::state_log::StateLog;
 use crate::state_log::table::{StateTable, TableEvent};
+use crate::tables::{Tables, checkpoint};
 
 /// The key under which a partition's log start is kept in its state log.
 const LOG_START_KEY: &str = "log-start";
@@ -57,13 +61,20 @@ pub struct PartitionConfig {
     pub retention: RetentionPolicy,
     /// Whether of each key only the latest record is kept, and how.
     pub compaction: Option<CompactionPolicy>,
+    /// How long a dedup id is remembered, in milliseconds from its first append.
+    pub dedup_window_ms: u64,
 }
 
 impl Default for PartitionConfig {
-    /// Synced, segments of 256 MiB, everything kept.
+    /// Synced, segments of 256 MiB, everything kept, dedup ids for five minutes.
     fn default() -> Self {
-        let retention = RetentionPolicy::default();
-        Self { durability: Durability::Synced, segment_bytes: 256 << 20, retention, compaction: None }
+        Self {
+            durability: Durability::Synced,
+            segment_bytes: 256 << 20,
+            retention: RetentionPolicy::default(),
+            compaction: None,
+            dedup_window_ms: 5 * 60 * 1_000,
+        }
     }
 }
 
@@ -86,6 +97,16 @@ impl Opening {
             Opening::Catalog => None,
         }
     }
+}
+
+/// What goes into a segment's index beside its extent.
+pub(crate) enum Summary {
+    /// No index is to be written.
+    NotDue,
+    /// The segment was sealed meanwhile, and its index written then.
+    Sealed,
+    /// What is known of its producers.
+    Of(Producers),
 }
 
 /// Where appends go: touched by the partition's lane only.
@@ -115,6 +136,9 @@ pub struct Partition {
     /// The offset below which all is known durable: never above the high watermark, below it on `written` partitions.
     synced_end: AtomicU64,
     bytes: AtomicU64,
+    /// Who has written into it, and under which dedup ids, as far as that is durable. Locked for a moment: behind the tail,
+    /// before a segment's extent.
+    pub(crate) tables: Mutex<Tables>,
     poison: Mutex<Option<Arc<str>>>,
     read_only: AtomicBool,
     deleted: AtomicBool,
@@ -123,7 +147,7 @@ pub struct Partition {
     holds: Mutex<HashMap<String, Offset>>,
     state: Mutex<Option<Arc<StateLog<StateTable>>>>,
     /// One retention run or log-start move at a time.
-    trimming: Mutex<()>,
+    pub(crate) trimming: Mutex<()>,
     compactor: Compactor,
     recovered: Recovered,
     /// The clock, and the newest record's append time, when it was opened.
@@ -156,9 +180,10 @@ impl Partition {
             identity,
             index_interval: shared.config.index_interval_bytes,
             must_exist: identity.kind == Kind::Records && matches!(opening, Opening::Before(_)),
+            has_tables: state.as_ref().is_some_and(|state| state.read(checkpoint::were_written)),
         };
         let known = shared.flusher.mark(identity.incarnation).unwrap_or_default();
-        let (segments, mut recovered) = open_segments(&place, stored_start, known)?;
+        let Opened { segments, mut tables, tables_from, mut recovered } = open_segments(&place, stored_start, known)?;
         if !recovered.is_clean() || recovered.bytes_read > 0 {
             tracing::info!(stream = %identity.stream, partition = %identity.partition, kind = ?identity.kind, ?recovered,
                 "recovered");
@@ -179,6 +204,10 @@ impl Partition {
         shared.flusher.set_mark(identity.incarnation, end);
         let bytes = segments.iter().map(|segment| segment.extent().end_position).sum();
         let newest = newest_append_time(&segments);
+        if identity.kind == Kind::Records {
+            let window = (shared.clock.append_time().max(newest), config.dedup_window_ms);
+            add_dedup_ids(&segments, identity.incarnation, tables_from, window, &mut tables)?;
+        }
         let tail = Tail { position, next_offset: end, last_append_time: newest, epoch, poison: None, segment: active };
         Ok(Arc::new(Self {
             shared: shared.clone(),
@@ -194,6 +223,7 @@ impl Partition {
             high_watermark: AtomicU64::new(end.0),
             synced_end: AtomicU64::new(end.0),
             bytes: AtomicU64::new(bytes),
+            tables: Mutex::new(tables),
             poison: Mutex::new(None),
             read_only: AtomicBool::new(false),
             deleted: AtomicBool::new(false),
@@ -208,13 +238,22 @@ impl Partition {
         }))
     }
 
-    /// Appends a batch that a client sent: parsed, with a zero stamp (the caller has checked both). Never blocks: `sink`
-    /// gets the result, under `token`, on a lane's thread.
+    /// Appends a batch that a client sent: parsed, with a zero stamp (the caller has checked both), and with the keys of its
+    /// dedup ids if it is flagged. Never blocks: `sink` gets the result, under `token`, on a lane's thread.
+    ///
+    /// A batch of a producer with an id that was stored before is stored once: its sender gets the first one's offset.
     ///
     /// # Errors
     /// At once, and then `sink` is not called: [`LogError::ReadOnly`], [`LogError::DiskFull`], [`LogError::Throttled`],
-    /// [`LogError::Closed`], [`LogError::Deleted`]. Through `sink`: also [`LogError::DurabilityUnknown`].
-    pub fn append(self: &Arc<Self>, batch: BatchView, token: u64, sink: &Arc<dyn AppendSink>) -> Result<(), LogError> {
+    /// [`LogError::Closed`], [`LogError::Deleted`]. Through `sink`: also [`LogError::DurabilityUnknown`];
+    /// [`LogError::ProducerFenced`], [`LogError::OutOfOrderSequence`], [`LogError::UnknownProducer`];
+    /// [`LogError::Duplicates`], [`LogError::TwinDedupId`], [`LogError::DedupWindowFull`].
+    pub fn append(
+        self: &Arc<Self>,
+        batch: impl Into<NewBatch>,
+        token: u64,
+        sink: &Arc<dyn AppendSink>,
+    ) -> Result<(), LogError> {
         if self.deleted.load(Ordering::Acquire) {
             return Err(LogError::Deleted);
         }
@@ -224,14 +263,14 @@ impl Partition {
         if self.identity.kind == Kind::Records && self.shared.space.is_low() {
             return Err(LogError::DiskFull);
         }
-        self.lane.append(Append { partition: self.clone(), batch, token, sink: sink.clone() })
+        self.lane.append(Append { partition: self.clone(), batch: batch.into(), token, sink: sink.clone() })
     }
 
     /// Appends a batch and waits until the durability holds: for who embeds the log.
     ///
     /// # Errors
     /// As [`append`](Self::append).
-    pub fn append_wait(self: &Arc<Self>, batch: BatchView) -> Result<Appended, LogError> {
+    pub fn append_wait(self: &Arc<Self>, batch: impl Into<NewBatch>) -> Result<Appended, LogError> {
         let (sink, wait) = WaitSink::pair();
         self.append(batch, 0, &sink)?;
         drop(sink);
@@ -356,6 +395,16 @@ impl Partition {
         state.read(|table| accepted_losses(table).find(|(from, resume)| *from <= lost && lost < *resume).map(|l| l.1))
     }
 
+    /// The sequence that the partition stores next of a producer; `None` if it knows no batch of it and may have forgotten
+    /// some. What is in a lane's hands is not counted: ask behind [`Log::fence_producer`](crate::Log::fence_producer).
+    pub fn next_sequence(&self, producer: ProducerId) -> Option<u64> {
+        let producers = &self.tables.lock().producers;
+        match producers.standing(producer) {
+            Some(standing) => Some(standing.next),
+            None => (!producers.may_have_forgotten(producer)).then_some(0),
+        }
+    }
+
     /// Fires when the high watermark, the log start or the health changes. Listen, look again, then wait.
     pub fn listen(&self) -> EventListener {
         self.changed.listen()
@@ -387,13 +436,14 @@ impl Partition {
             return Ok(());
         }
         let now = self.shared.clock.append_time();
+        self.tables.lock().dedup.expire(now, self.config.dedup_window_ms);
         let mut policy = self.config.retention;
         if policy.age_ms.is_some() && !trusts_age(self.opened.0, self.opened.1, now) {
             tracing::debug!(stream = %self.identity.stream, partition = %self.identity.partition,
                 "the clock was far ahead of the newest record at the start: nothing is deleted by its age for an hour");
             policy.age_ms = None;
         }
-        let active = self.segments.read().last().expect("at least one segment").clone();
+        let active = self.active();
         let (is_empty, last_append_time) = {
             let extent = active.extent();
             (extent.end == active.base(), extent.last_append_time)
@@ -415,6 +465,7 @@ impl Partition {
             tracing::warn!(stream = %self.identity.stream, partition = %self.identity.partition, hold = ?hold,
                 log_start = %facts[last].end, "retention has overtaken a lake: its missing records are counted as lost");
         }
+        self.keep_tables(facts[last].end)?;
         // The log start first, durably: an unlinked file may come back, and the log start wins over it.
         self.raise_log_start(facts[last].end)?;
         let gone: Vec<Arc<Segment>> = self.segments.write().drain(..plan.len()).collect();
@@ -427,6 +478,11 @@ impl Partition {
         tracing::info!(stream = %self.identity.stream, partition = %self.identity.partition, segments = gone.len(),
             log_start = %self.log_start(), reason = ?plan[last], "segments deleted");
         Ok(())
+    }
+
+    /// The segment that grows.
+    pub(crate) fn active(&self) -> Arc<Segment> {
+        self.segments.read().last().expect("at least one segment").clone()
     }
 
     /// The sealed segments, in order.
@@ -630,10 +686,12 @@ impl Partition {
         self.deleted.load(Ordering::Acquire)
     }
 
-    /// Snapshots its state, so that the next start need not replay it, and ends a compaction in hand. Blocks; call it before
+    /// Snapshots its state, so that the next start need not replay it, and ends a compaction in hand;
+    /// writes down what is known of producers and dedup ids if that saves the next start work. Blocks; call it before
     /// the log is closed.
     pub fn close(&self) {
         self.compactor.stop();
+        self.write_last_checkpoint();
         let state = self.state.lock().clone();
         if let Some(state) = state {
             state.close();
@@ -701,9 +759,35 @@ impl Partition {
         self.synced_end.fetch_max(end.0, Ordering::AcqRel);
     }
 
+    /// Notes a group that has become durable: where its batches lie, and what they say of producers and dedup ids.
+    pub(crate) fn note_durable(&self, segment: &Segment, places: &[BatchPlace], overlay: &Overlay, end: Offset) {
+        let mut tables = (self.identity.kind == Kind::Records).then(|| self.tables.lock());
+        segment.note(|extent| places.iter().for_each(|place| extent.add(place)));
+        if let Some(tables) = &mut tables {
+            overlay.settle(tables, places, end);
+        }
+    }
+
+    /// How far the segment that grows reaches and, of the same moment, its summary if an index `is_due`.
+    pub(crate) fn covered(
+        &self,
+        segment: &Segment,
+        is_due: impl FnOnce(&Extent, &Producers) -> bool,
+    ) -> (Extent, Summary) {
+        let tables = self.tables.lock();
+        let extent = segment.extent().clone();
+        let summary = match self.identity.kind {
+            _ if !is_due(&extent, &tables.producers) => Summary::NotDue,
+            Kind::State => Summary::Of(Producers::default()),
+            Kind::Records if tables.end() != extent.end => Summary::Sealed,
+            Kind::Records => Summary::Of(tables.producers.since(segment.base())),
+        };
+        (extent, summary)
+    }
+
     /// Writes a segment's index as of an extent that has been synced.
-    pub(crate) fn write_index(&self, segment: &Segment, extent: &Extent) {
-        segment.write_index(&*self.shared.storage, self.identity.incarnation, extent);
+    pub(crate) fn write_index(&self, segment: &Segment, extent: &Extent, producers: &Producers) {
+        segment.write_index(&*self.shared.storage, self.identity.incarnation, extent, producers);
     }
 
     /// Whose segments these are.
@@ -725,9 +809,12 @@ impl Partition {
             identity: self.identity,
             index_interval: self.shared.config.index_interval_bytes,
             must_exist: true,
+            has_tables: false,
         };
         let next = create_segment(&place, tail.next_offset)?;
-        self.write_index(&old, &old.extent());
+        if let (extent, Summary::Of(producers)) = self.covered(&old, |_, _| true) {
+            self.write_index(&old, &extent, &producers);
+        }
         self.segments.write().push(next.clone());
         self.bytes.fetch_add(PREAMBLE_BYTES, Ordering::AcqRel);
         tail.segment = next;

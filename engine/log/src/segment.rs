@@ -33,11 +33,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use millstream_protocol::batch::header::FLAG_CONTROL_HEADERS;
 use millstream_protocol::batch::{BatchHeader, HEADER_BYTES};
-use millstream_protocol::{Epoch, Incarnation, Offset, PartitionId, StreamId, Timestamp};
+use millstream_protocol::{Epoch, Incarnation, Offset, PartitionId, ProducerId, StreamId, Timestamp};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
 use crate::index::{self, Index};
+use crate::producers::{Producers, Sequenced};
 use crate::storage::{Storage, StorageFile};
 
 /// The preamble's length: where the first batch begins.
@@ -170,6 +172,17 @@ pub struct Hole {
     pub resume_position: u64,
 }
 
+/// Where the batches of a segment lie whose records have headers on which the server acts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flagged {
+    /// The first one's base offset.
+    pub first: Offset,
+    /// The last one's.
+    pub last: Offset,
+    /// The last one's append time.
+    pub last_time: Timestamp,
+}
+
 /// How far a segment reaches, and how to find things in it.
 #[derive(Debug, Clone)]
 pub struct Extent {
@@ -183,6 +196,8 @@ pub struct Extent {
     pub synced_end: Offset,
     /// Where each epoch begins.
     pub epochs: Vec<(Epoch, Offset)>,
+    /// Where its flagged batches lie, if it has any.
+    pub flagged: Option<Flagged>,
     /// Offset and time to position.
     pub index: Index,
     /// Damaged ranges, rising.
@@ -198,6 +213,7 @@ impl Extent {
             last_append_time: Timestamp(0),
             synced_end: Offset::ZERO,
             epochs: Vec::new(),
+            flagged: None,
             index: Index::new(index_interval),
             holes: Vec::new(),
         }
@@ -213,6 +229,10 @@ impl Extent {
             append_time: header.append_time,
             epoch: header.epoch,
             synced_end: header.synced_end,
+            producer: header.producer_id,
+            producer_epoch: header.producer_epoch,
+            base_sequence: header.base_sequence,
+            is_flagged: header.flags & FLAG_CONTROL_HEADERS != 0,
         });
     }
 
@@ -223,6 +243,10 @@ impl Extent {
         self.index.note(batch.offset, batch.position, batch.append_time);
         if self.epochs.last().is_none_or(|(last, _)| *last < batch.epoch) {
             self.epochs.push((batch.epoch, batch.offset));
+        }
+        if batch.is_flagged {
+            let first = self.flagged.map_or(batch.offset, |flagged| flagged.first);
+            self.flagged = Some(Flagged { first, last: batch.offset, last_time: batch.append_time });
         }
         self.end = batch.end;
         self.end_position = batch.position + batch.length;
@@ -244,6 +268,26 @@ pub(crate) struct BatchPlace {
     pub append_time: Timestamp,
     pub epoch: Epoch,
     pub synced_end: Offset,
+    /// 0: without a producer.
+    pub producer: ProducerId,
+    pub producer_epoch: u32,
+    pub base_sequence: u64,
+    /// Whether its records have headers on which the server acts.
+    pub is_flagged: bool,
+}
+
+impl BatchPlace {
+    /// What it says of its producer.
+    pub(crate) fn sequenced(&self) -> Option<Sequenced> {
+        (self.producer.0 != 0).then(|| Sequenced {
+            producer: self.producer,
+            epoch: self.producer_epoch,
+            base_sequence: self.base_sequence,
+            count: self.offset.records_until(self.end) as u32,
+            base_offset: self.offset,
+            append_time: self.append_time,
+        })
+    }
 }
 
 /// A batch with its stamped header: the producer's bytes are shared, never copied.
@@ -351,14 +395,22 @@ impl Segment {
         *self.indexed.lock()
     }
 
-    /// Writes the index beside it, as of an extent all of which has been synced. It is a cache: a failure costs time at
-    /// the next start and nothing else. An extent with holes has none: they must be found again.
-    pub fn write_index(&self, storage: &dyn Storage, incarnation: Incarnation, extent: &Extent) {
+    /// Writes the index beside it, as of an extent all of which has been synced, and of the producers seen in it. It is a
+    /// cache: a failure costs time at the next start and nothing else. An extent with holes has none: they must be found
+    /// again.
+    pub(crate) fn write_index(
+        &self,
+        storage: &dyn Storage,
+        incarnation: Incarnation,
+        extent: &Extent,
+        producers: &Producers,
+    ) {
         let mut indexed = self.indexed.lock();
         if *indexed >= extent.end_position || !extent.holes.is_empty() {
             return;
         }
-        match index::write(storage, &self.index_path(), extent, incarnation, self.base, self.generation) {
+        let whose = (incarnation, self.base, self.generation);
+        match index::write(storage, &self.index_path(), extent, producers, whose) {
             Ok(()) => *indexed = extent.end_position,
             Err(error) => tracing::warn!(file = %self.index_path().display(), %error,
                 "an index was not written: the next start reads the segment"),

@@ -15,6 +15,7 @@ const SMALL_SEGMENTS: PartitionConfig = PartitionConfig {
     segment_bytes: 8 << 10,
     retention: millstream_log::RetentionPolicy { age_ms: None, bytes: None },
     compaction: None,
+    dedup_window_ms: 300_000,
 };
 
 #[test]

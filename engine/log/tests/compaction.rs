@@ -38,6 +38,7 @@ const CONFIG: PartitionConfig = PartitionConfig {
         min_lag_ms: 0,
         key_map_bytes: 1 << 20,
     }),
+    dedup_window_ms: 300_000,
 };
 
 fn with_policy(change: impl FnOnce(&mut CompactionPolicy)) -> PartitionConfig {

@@ -17,6 +17,7 @@ const ONE_SEGMENT: PartitionConfig = PartitionConfig {
     segment_bytes: 1 << 20,
     retention: millstream_log::RetentionPolicy { age_ms: None, bytes: None },
     compaction: None,
+    dedup_window_ms: 300_000,
 };
 
 /// Five batches of ten records, and then a kill; returns where each ends.

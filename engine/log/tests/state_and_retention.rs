@@ -74,6 +74,7 @@ const SMALL: PartitionConfig = PartitionConfig {
     segment_bytes: 4 << 10,
     retention: RetentionPolicy { age_ms: Some(1_000), bytes: None },
     compaction: None,
+    dedup_window_ms: 300_000,
 };
 
 #[test]

@@ -421,6 +421,7 @@ impl World {
             segment_bytes: self.options.segment_bytes,
             retention: RetentionPolicy { age_ms: None, bytes },
             compaction: keys.map(|_| CompactionPolicy { key_map_bytes: 2_000, ..CompactionPolicy::default() }),
+            ..PartitionConfig::default()
         };
         let faults = self.disk.faults();
         let created = log.create_partition(identity, config, Epoch(self.epoch));

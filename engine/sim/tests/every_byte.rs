@@ -30,6 +30,7 @@ const PARTITION: PartitionConfig = PartitionConfig {
     segment_bytes: 900,
     retention: millstream_log::RetentionPolicy { age_ms: None, bytes: None },
     compaction: None,
+    dedup_window_ms: 300_000,
 };
 
 fn identity(partition: u32) -> Identity {

@@ -288,7 +288,8 @@ pub enum Request {
 pub struct NextSequence {
     /// The partition.
     pub partition: u32,
-    /// The sequence after its last record stored there; `None`: nothing of it is remembered.
+    /// The sequence after its last record stored there, 0 if there is none; `None`: nothing of it is remembered, and there
+    /// may have been something.
     pub next: Option<u64>,
 }
 

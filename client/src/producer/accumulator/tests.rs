@@ -87,7 +87,8 @@ fn what_is_too_old_is_taken_out_open_or_closed() {
     accumulator.push(&Record::new("old, open"), start).expect("a legal record");
     accumulator.close_due(start);
     // Records without keys have moved on only with a closed batch: a key of another partition is needed.
-    let other = (0..).map(|n: u32| n.to_string()).find(|key| accumulator.partitioner.pick(Some(key.as_bytes())).0 == 2);
+    let other =
+        (0..).map(|n: u32| n.to_string()).find(|key| accumulator.partitioner.pick(Some(key.as_bytes()), None).0 == 2);
     let young = Record::new("young").key(other.expect("some key"));
     accumulator.push(&young, start + LINGER).expect("a legal record");
     let expired: Vec<_> = accumulator.expire(start).into_iter().flat_map(values).collect();

@@ -25,11 +25,18 @@ struct LakeImage {
 }
 
 #[derive(Archive, Serialize, Deserialize)]
+struct ProducerImage {
+    name: String,
+    id: u64,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
 struct Image {
     last_id: u64,
     streams: Vec<StreamImage>,
     lakes: Vec<LakeImage>,
     leaving: Vec<u64>,
+    producers: Vec<ProducerImage>,
 }
 
 impl Machine for Catalog {
@@ -62,6 +69,7 @@ impl Machine for Catalog {
             streams: streams.collect(),
             lakes: lakes.collect(),
             leaving: self.leaving.iter().copied().collect(),
+            producers: self.producers.iter().map(|(name, id)| ProducerImage { name: name.clone(), id: *id }).collect(),
         };
         let archive = rkyv::to_bytes::<rancor::Error>(&image).expect("flat types always archive");
         [&[VERSION], archive.as_slice()].concat()
@@ -87,6 +95,7 @@ impl Machine for Catalog {
             streams: streams.collect(),
             lakes: lakes.collect(),
             leaving: image.leaving.into_iter().collect(),
+            producers: image.producers.into_iter().map(|producer| (producer.name, producer.id)).collect(),
         })
     }
 }

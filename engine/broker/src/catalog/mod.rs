@@ -7,9 +7,11 @@
 //! | `CreateStream` | `StreamCreated` (its directories exist before) |
 //! | `DeleteStream` | `StreamDeleted`; once its files are gone `StreamRemoved` |
 //! | `CreateLake`, `RemoveLake` | `LakeCreated`, `LakeRemoved` |
+//! | `NameProducer` | `ProducerNamed`, with the name that is forgotten for it, if any |
 //!
 //! Invariants
 //! - A number is given to one stream or lake, ever.
+//! - A name has one producer id; at most `PRODUCER_NAMES_MAX` names are remembered, those named last.
 //! - A lake's stream exists as long as the lake does.
 //!
 //! Not here: directories, partitions, stores (the shell's). Proof: `tests/catalog_model.rs`.

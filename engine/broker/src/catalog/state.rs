@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use millstream_protocol::frame::control::{Cleanup, LakeConfig, StreamConfig};
-use millstream_protocol::limits::{PARTITIONS_MAX, RECORD_BYTES_MAX};
+use millstream_protocol::limits::{PARTITIONS_MAX, PRODUCER_NAMES_MAX, RECORD_BYTES_MAX};
 use millstream_protocol::names::check_name;
-use millstream_protocol::{Incarnation, LakeId, StreamId, Timestamp};
+use millstream_protocol::{Incarnation, LakeId, ProducerId, StreamId, Timestamp};
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::error::BrokerError;
@@ -14,8 +14,8 @@ const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=4 << 30;
 const ROLL_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=512 << 20;
 const ROLL_AGE_MS: std::ops::RangeInclusive<u64> = 100..=24 * 60 * 60 * 1_000;
 const RETENTION_MS_MIN: u64 = 1_000;
-/// Bounds the catalog's memory and the start's work.
 const DEDUP_WINDOW_MS: std::ops::RangeInclusive<u64> = 1_000..=24 * 60 * 60 * 1_000;
+/// Bounds the catalog's memory and the start's work.
 const STREAMS_MAX: usize = 100_000;
 const LAKES_MAX: usize = 1_000;
 
@@ -80,6 +80,13 @@ pub enum Input {
         /// Its name.
         name: String,
     },
+    /// Give a name's producer a new id, in the place of the one before.
+    NameProducer {
+        /// The name.
+        name: String,
+        /// The id, which rises from naming to naming.
+        id: ProducerId,
+    },
 }
 
 /// What happened. The layout is fixed: a new one is a new type under a new version byte.
@@ -125,6 +132,15 @@ pub enum Event {
         /// Its number.
         id: u64,
     },
+    /// A name's producer has a new id.
+    ProducerNamed {
+        /// The name.
+        name: String,
+        /// The id.
+        id: u64,
+        /// The name that is forgotten, so that there are not too many: the one named longest ago.
+        forgotten: Option<String>,
+    },
 }
 
 /// The state.
@@ -136,6 +152,8 @@ pub struct Catalog {
     pub(super) lakes: BTreeMap<String, LakeEntry>,
     /// Deleted streams whose files may still be there.
     pub(super) leaving: BTreeSet<u64>,
+    /// The current ids of named producers.
+    pub(super) producers: BTreeMap<String, u64>,
 }
 
 impl Catalog {
@@ -158,6 +176,11 @@ impl Catalog {
                 Some(lake) => Ok(vec![Event::LakeRemoved { id: lake.id.0 }]),
                 None => Err(BrokerError::UnknownLake(name)),
             },
+            Input::NameProducer { name, id } => {
+                check_name(&name)?;
+                let forgotten = self.producer_to_forget(&name).map(|(forgotten, _)| forgotten.to_owned());
+                Ok(vec![Event::ProducerNamed { name, id: id.0, forgotten }])
+            }
         }
     }
 
@@ -242,6 +265,12 @@ impl Catalog {
                 self.lakes.insert(config.name.clone(), LakeEntry { id: LakeId(*id), config: config.clone() });
             }
             Event::LakeRemoved { id } => self.lakes.retain(|_, lake| lake.id.0 != *id),
+            Event::ProducerNamed { name, id, forgotten } => {
+                if let Some(forgotten) = forgotten {
+                    self.producers.remove(forgotten);
+                }
+                self.producers.insert(name.clone(), *id);
+            }
         }
     }
 
@@ -268,6 +297,24 @@ impl Catalog {
     /// The lake of that name.
     pub fn lake(&self, name: &str) -> Option<&LakeEntry> {
         self.lakes.get(name)
+    }
+
+    /// The named producers, by name, with their current ids.
+    pub fn producers(&self) -> impl Iterator<Item = (&str, ProducerId)> {
+        self.producers.iter().map(|(name, id)| (name.as_str(), ProducerId(*id)))
+    }
+
+    /// The current id of a name's producer.
+    pub fn producer(&self, name: &str) -> Option<ProducerId> {
+        self.producers.get(name).copied().map(ProducerId)
+    }
+
+    /// The name that has to go for another one, and its id: the one named longest ago, once there are as many as may be.
+    pub fn producer_to_forget(&self, name: &str) -> Option<(&str, ProducerId)> {
+        if self.producers.len() < PRODUCER_NAMES_MAX || self.producers.contains_key(name) {
+            return None;
+        }
+        self.producers().min_by_key(|(_, id)| *id)
     }
 
     /// Deleted streams whose files may still be there.

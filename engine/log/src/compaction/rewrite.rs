@@ -13,6 +13,7 @@ use millstream_protocol::{Incarnation, Offset, Timestamp};
 
 use super::stored::{Batches, Unreadable};
 use crate::error::{Context, LogError};
+use crate::producers::{Producers, Sequenced};
 use crate::segment::{Cleaned, Extent, PREAMBLE_BYTES, Preamble, Segment, file_name, parse_file_name};
 use crate::storage::{Access, Storage, StorageFile};
 
@@ -50,6 +51,8 @@ pub(super) struct Written {
     path: PathBuf,
     preamble: Preamble,
     extent: Extent,
+    /// What it says of producers.
+    pub producers: Producers,
     /// What its preamble says.
     pub cleaned: Option<Cleaned>,
     /// Records that went.
@@ -81,7 +84,8 @@ impl Rewrite<'_> {
         discard(self.storage, &temporary)?;
         let file = self.storage.create(&temporary).context("create", &temporary)?;
         let extent = Extent::empty(self.preamble.base, self.index_interval);
-        let mut out = Output { file, incarnation, extent, buffer: Vec::new(), empty: None };
+        let producers = Producers::default();
+        let mut out = Output { file, incarnation, extent, producers, buffer: Vec::new(), empty: None };
         match self.copy(&mut out, keeps, stopped) {
             Ok(Some((removed, tombstones))) => {
                 let cleaned = self.cleaned.map(|at| Cleaned { at, tombstones });
@@ -89,9 +93,9 @@ impl Rewrite<'_> {
                 let file = out.file.clone();
                 let written = out.finish(&preamble).context("write", &temporary);
                 let synced = written.and_then(|extent| file.sync_data().context("sync", &temporary).map(|()| extent));
-                let extent = synced.inspect_err(|_| drop(discard(self.storage, &temporary)))?;
+                let (extent, producers) = synced.inspect_err(|_| drop(discard(self.storage, &temporary)))?;
                 let preamble = self.preamble;
-                let written = Written { temporary, path, preamble, extent, cleaned, removed };
+                let written = Written { temporary, path, preamble, extent, producers, cleaned, removed };
                 Ok(Rewritten::Written(Box::new(written)))
             }
             Ok(None) => discard(self.storage, &temporary).map(|()| Rewritten::Stopped),
@@ -216,6 +220,7 @@ struct Output {
     incarnation: Incarnation,
     /// What was pushed, written or not.
     extent: Extent,
+    producers: Producers,
     buffer: Vec<u8>,
     /// An empty batch that may be joined with the next one.
     empty: Option<BatchView>,
@@ -241,6 +246,9 @@ impl Output {
 
     fn write(&mut self, batch: &BatchView) -> std::io::Result<()> {
         self.extent.note(batch.header(), self.extent.end_position);
+        if let Some(batch) = Sequenced::of(batch.header()) {
+            self.producers.note(&batch);
+        }
         let bytes: &Bytes = batch.bytes();
         self.buffer.extend_from_slice(bytes);
         if self.buffer.len() >= WRITE_BYTES { self.flush() } else { Ok(()) }
@@ -254,12 +262,12 @@ impl Output {
     }
 
     /// The preamble last: until then the file is no segment.
-    fn finish(mut self, preamble: &[u8; PREAMBLE_BYTES as usize]) -> std::io::Result<Extent> {
+    fn finish(mut self, preamble: &[u8; PREAMBLE_BYTES as usize]) -> std::io::Result<(Extent, Producers)> {
         if let Some(empty) = self.empty.take() {
             self.write(&empty)?;
         }
         self.flush()?;
         self.file.write_all_at(&[IoSlice::new(preamble)], 0)?;
-        Ok(self.extent)
+        Ok((self.extent, self.producers))
     }
 }

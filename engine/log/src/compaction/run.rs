@@ -264,7 +264,7 @@ impl Run<'_> {
         };
         let keeps =
             |offset, record: &RecordRef<'_>| round.keys.keeps(offset, record.key, record.value.is_none(), is_over);
-        let written = match self.fatal_sync(rewrite.run(&keeps, &|| self.is_stopped()))? {
+        let mut written = match self.fatal_sync(rewrite.run(&keeps, &|| self.is_stopped()))? {
             Rewritten::Written(written) => written,
             Rewritten::Unchanged | Rewritten::Stopped => return Ok(()),
             Rewritten::Unreadable(reason) => {
@@ -273,7 +273,9 @@ impl Run<'_> {
                 return Ok(());
             }
         };
-        let (removed, cleaned) = (written.removed, written.cleaned);
+        // What goes may be the first record of a dedup id.
+        partition.keep_dedup_ids(old.extent().end)?;
+        let (removed, cleaned, producers) = (written.removed, written.cleaned, std::mem::take(&mut written.producers));
         let mut written = Some(written);
         let publish = || written.take().expect("asked once").publish(storage, partition.dir());
         let published = partition.replace_sealed(old, publish);
@@ -283,7 +285,7 @@ impl Run<'_> {
         };
         self.memory.cleaned.insert(name(&new), cleaned);
         let incarnation = partition.incarnation();
-        new.write_index(storage, incarnation, &new.extent());
+        new.write_index(storage, incarnation, &new.extent(), &producers);
         self.unlink(storage, &old.index_path())?;
         self.unlink(storage, old.path())?;
         self.fatal(storage.sync_dir(partition.dir()).context("sync", partition.dir()))?;

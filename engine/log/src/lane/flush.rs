@@ -28,9 +28,10 @@ use parking_lot::{Mutex, MutexGuard};
 use super::ring::Owed;
 use crate::checkpoint::{Checkpoint, Checkpoints};
 use crate::disk_space::DiskSpace;
-use crate::partition::Partition;
+use crate::partition::{Partition, Summary};
+use crate::producers::Producers;
 use crate::recovery::in_parallel;
-use crate::segment::Segment;
+use crate::segment::{Extent, Segment};
 use crate::storage::descriptors::is_out_of_descriptors;
 
 /// A pause in appends after which everything is flushed and marked.
@@ -39,6 +40,8 @@ const IDLE: Duration = Duration::from_millis(100);
 const MARK_TICKS: u32 = 10;
 /// Below this an index saves no reading worth its own write.
 const INDEX_BYTES_MIN: u64 = 1 << 20;
+/// Nor below so many times what it says of producers.
+const SUMMARY_SHARE: u64 = 8;
 
 /// Bytes that have gone to a segment.
 pub(crate) struct Written {
@@ -279,7 +282,13 @@ impl Flusher {
         if one.partition.is_read_only() {
             return self.keep_frames(one);
         }
-        let covered = one.segment.extent().clone();
+        let is_due = |extent: &Extent, producers: &Producers| {
+            let unindexed = one.unindexed.min(extent.end_position.saturating_sub(one.segment.indexed()));
+            // An index is written whole: the more it says of producers the more it must be worth.
+            let worth = INDEX_BYTES_MIN.max(SUMMARY_SHARE * producers.encoded_len() as u64).min(self.bytes_max / 4);
+            one.must_index && unindexed > 0 || unindexed >= worth
+        };
+        let (covered, summary) = one.partition.covered(&one.segment, is_due);
         if one.unsynced > 0 {
             match one.segment.write_deferred() {
                 Ok(()) => {}
@@ -297,10 +306,10 @@ impl Flusher {
             self.set_mark(one.partition.incarnation(), covered.end);
         }
         let unindexed = one.unindexed.min(covered.end_position.saturating_sub(one.segment.indexed()));
-        if one.must_index && unindexed > 0 || unindexed >= INDEX_BYTES_MIN.min(self.bytes_max / 4) {
-            one.partition.write_index(&one.segment, &covered);
-        } else if unindexed > 0 {
-            self.state.lock().put_back(one, unindexed);
+        match summary {
+            Summary::Of(producers) => one.partition.write_index(&one.segment, &covered, &producers),
+            Summary::NotDue if unindexed > 0 => self.state.lock().put_back(one, unindexed),
+            Summary::NotDue | Summary::Sealed => {}
         }
     }
 

@@ -1,9 +1,10 @@
 //! Commit lanes: a few threads that own the partitions' tails.
 //!
 //! Appends go to a lane through a channel; the lane drains all that waits, stamps it, hands it to its [`journal`], and
-//! answers every waiter by its own partition's result. [`step`] is what a lane does with one drained heap of commands;
+//! answers every waiter by its own partition's result. [`admission`] says which batches are stored; [`step`] is what a lane does with one drained heap of commands;
 //! [`thread`] drives it, or a simulator does ([`stepped`]).
 
+pub(crate) mod admission;
 pub(crate) mod flush;
 pub(crate) mod journal;
 pub(crate) mod ring;
@@ -14,10 +15,10 @@ pub(crate) mod thread;
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
-use millstream_protocol::batch::BatchView;
 use millstream_protocol::{Offset, Timestamp};
 
 use crate::error::LogError;
+use crate::new_batch::NewBatch;
 use crate::partition::Partition;
 
 /// Where a batch was stored.
@@ -58,7 +59,7 @@ pub(crate) enum Command {
 /// One batch on its way.
 pub(crate) struct Append {
     pub partition: Arc<Partition>,
-    pub batch: BatchView,
+    pub batch: NewBatch,
     pub token: u64,
     pub sink: Arc<dyn AppendSink>,
 }

@@ -8,16 +8,21 @@
 //!   source itself decides ([`AppendSink::admits`]).
 //! - A partition that failed is poisoned: nothing is written to it, nothing retried, for this process's life.
 //! - One group per partition and pass: a segment rolls between passes only.
+//! - An answer that is known at once (stored before, refused) waits behind the group that its partition has staged.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use millstream_protocol::Offset;
+use millstream_protocol::batch::header::FLAG_CONTROL_HEADERS;
 use millstream_protocol::batch::{HEADER_BYTES, Stamp, stamp};
+use millstream_protocol::frame::produce::Duplicate;
+use millstream_protocol::{Offset, Timestamp};
 
+use super::admission::{Admission, Overlay, admit, fenced};
 use super::journal::{Group, GroupSeq, Journal, Outcome};
 use super::{Append, AppendSink, Appended, Command};
 use crate::error::LogError;
+use crate::new_batch::NewBatch;
 use crate::partition::{Partition, Tail};
 use crate::segment::{BatchPlace, StampedBatch};
 
@@ -39,6 +44,7 @@ pub(crate) struct Lane {
 struct Staged {
     group: Group,
     places: Vec<BatchPlace>,
+    overlay: Overlay,
     waiters: Vec<Waiter>,
     before: Before,
 }
@@ -47,6 +53,7 @@ struct Staged {
 struct InJournal {
     partition: Arc<Partition>,
     places: Vec<BatchPlace>,
+    overlay: Overlay,
     waiters: Vec<Waiter>,
     before: Before,
 }
@@ -61,7 +68,46 @@ struct Before {
 struct Waiter {
     token: u64,
     sink: Arc<dyn AppendSink>,
-    appended: Appended,
+    answer: Answer,
+}
+
+/// What a waiter gets.
+enum Answer {
+    /// Its batch lies there, once the group is durable.
+    Stored(Appended),
+    /// Its records do.
+    Known(Arc<[Duplicate]>),
+    /// Said already, whatever becomes of the group: stored before.
+    Success(Result<Appended, LogError>),
+    /// Refused; if that rests on what was staged and failed it is behind that.
+    Refused(LogError),
+}
+
+impl Answer {
+    /// The result if its partition has no group in hand, or one that is durable.
+    fn settled(self) -> Result<Appended, LogError> {
+        match self {
+            Answer::Stored(appended) => Ok(appended),
+            Answer::Known(duplicates) => Err(LogError::Duplicates(duplicates)),
+            Answer::Success(result) => result,
+            Answer::Refused(error) => Err(error),
+        }
+    }
+
+    /// The result if the group failed; and whether what follows it is to be held back.
+    fn failed(self, error: &LogError) -> (Result<Appended, LogError>, bool) {
+        match self {
+            Answer::Stored(_) | Answer::Known(_) => (Err(error.clone()), true),
+            Answer::Success(result) => (result, false),
+            Answer::Refused(
+                LogError::OutOfOrderSequence { .. }
+                | LogError::UnknownProducer { .. }
+                | LogError::Duplicates(_)
+                | LogError::DedupWindowFull,
+            ) => (Err(LogError::Behind), true),
+            Answer::Refused(error) => (Err(error), true),
+        }
+    }
 }
 
 impl Lane {
@@ -110,21 +156,18 @@ impl Lane {
         for (partition, waiters) in staged.chain(out) {
             partition.poison(reason.clone());
             for waiter in waiters {
-                self.answers.push(
-                    &waiter.sink,
-                    waiter.token,
-                    Err(LogError::DurabilityUnknown { reason: reason.clone() }),
-                );
+                let (result, _) = waiter.answer.failed(&LogError::DurabilityUnknown { reason: reason.clone() });
+                self.answers.push(&waiter.sink, waiter.token, result);
             }
         }
         self.answers.send();
     }
 
-    /// Stamps a batch and adds it to its partition's group.
+    /// Stamps a batch and adds it to its partition's group, if it is to be stored.
     fn stage(&mut self, append: Append) {
         let Append { partition, batch, token, sink } = append;
         let mut tail = partition.tail.lock();
-        if tail.poison.is_none() && self.must_roll(&partition, &tail, &batch) {
+        if tail.poison.is_none() && self.must_roll(&partition, &tail, &batch.view) {
             self.pass(Some((&partition, &mut tail)));
             self.roll(&partition, &mut tail);
         }
@@ -133,26 +176,37 @@ impl Lane {
             self.answers.push(&sink, token, Err(error));
             return;
         }
+        let staged = self.by_partition.get(&key(&partition)).copied();
         if self.failed.contains(&source(&partition, &sink)) || !sink.admits(token) {
-            self.answers.push(&sink, token, Err(LogError::Behind));
+            self.answer(&partition, staged, Waiter { token, sink, answer: Answer::Refused(LogError::Behind) });
             return;
         }
-        let spanned = u64::from(batch.header().last_offset_delta) + 1;
+        let header = batch.view.header();
+        let spanned = u64::from(header.last_offset_delta) + 1;
         let offset = tail.next_offset;
         let Some(end) = offset.checked_plus(spanned) else {
-            self.answers.push(&sink, token, Err(LogError::OffsetsExhausted));
+            self.answer(
+                &partition,
+                staged,
+                Waiter { token, sink, answer: Answer::Refused(LogError::OffsetsExhausted) },
+            );
             return;
         };
         let append_time = partition.shared().clock.append_time().max(tail.last_append_time);
+        if header.producer_id.0 != 0 || batch.dedup.is_some() {
+            // What stands in the way of storing it.
+            if let Some(answer) = self.judge(&partition, staged, &batch, append_time) {
+                self.answer(&partition, staged, Waiter { token, sink, answer });
+                return;
+            }
+        }
         let synced_end = partition.synced_end();
         let stamped = Stamp { base_offset: offset, append_time, epoch: tail.epoch, synced_end };
-        let bytes = batch.bytes().clone();
-        let mut header: [u8; HEADER_BYTES] = *bytes.first_chunk().expect("a parsed batch has a header");
-        stamp(&mut header, &stamped, partition.incarnation());
+        let bytes = batch.view.bytes().clone();
+        let mut stamped_header: [u8; HEADER_BYTES] = *bytes.first_chunk().expect("a parsed batch has a header");
+        stamp(&mut stamped_header, &stamped, partition.incarnation());
         let length = bytes.len() as u64;
-
-        let staged = self.staged_for(&partition, &tail);
-        staged.places.push(BatchPlace {
+        let place = BatchPlace {
             offset,
             end,
             position: tail.position,
@@ -160,13 +214,72 @@ impl Lane {
             append_time,
             epoch: tail.epoch,
             synced_end,
-        });
-        staged.group.batches.push(StampedBatch { header, batch: bytes });
+            producer: header.producer_id,
+            producer_epoch: header.producer_epoch,
+            base_sequence: header.base_sequence,
+            is_flagged: header.flags & FLAG_CONTROL_HEADERS != 0,
+        };
+
+        let staged = match staged {
+            Some(index) => &mut self.staged[index],
+            None => self.begin_group(&partition, &tail),
+        };
+        staged.overlay.stage(&place, batch.dedup);
+        staged.places.push(place);
+        staged.group.batches.push(StampedBatch { header: stamped_header, batch: bytes });
         staged.group.end = end;
-        staged.waiters.push(Waiter { token, sink, appended: Appended { base_offset: offset, append_time } });
+        let answer = Answer::Stored(Appended { base_offset: offset, append_time });
+        staged.waiters.push(Waiter { token, sink, answer });
         tail.next_offset = end;
         tail.position += length;
         tail.last_append_time = append_time;
+    }
+
+    /// What is answered to a batch that is not to be stored; `None` if it is.
+    fn judge(
+        &mut self,
+        partition: &Arc<Partition>,
+        staged: Option<usize>,
+        batch: &NewBatch,
+        now: Timestamp,
+    ) -> Option<Answer> {
+        let header = batch.view.header();
+        if header.producer_id.0 != 0 && partition.shared().fences.is_fenced(header.producer_id, header.producer_epoch) {
+            return Some(Answer::Refused(fenced(header)));
+        }
+        let mut tables = partition.tables.lock();
+        if batch.dedup.is_some() {
+            tables.dedup.expire(now, partition.config().dedup_window_ms);
+        }
+        let before = staged.map(|index| (&self.staged[index].overlay, &self.staged[index].places[..]));
+        match admit(batch, &tables, before) {
+            Admission::Store => None,
+            Admission::Stored(appended) => Some(Answer::Success(Ok(appended))),
+            Admission::Staged(appended) => Some(Answer::Stored(appended)),
+            Admission::Refused(error) => Some(Answer::Refused(error)),
+            Admission::Known { duplicates, staged: rests_on_staged, passed } => {
+                match (passed, staged) {
+                    (Some(passed), Some(index)) => self.staged[index].overlay.pass_over(passed, &tables),
+                    (Some(passed), None) => tables.pass_over(&passed),
+                    (None, _) => {}
+                }
+                Some(match rests_on_staged {
+                    true => Answer::Known(duplicates),
+                    false => Answer::Success(Err(LogError::Duplicates(duplicates))),
+                })
+            }
+        }
+    }
+
+    /// Answers at once or, if its partition has a group staged, behind that.
+    fn answer(&mut self, partition: &Arc<Partition>, staged: Option<usize>, waiter: Waiter) {
+        if matches!(waiter.answer, Answer::Refused(_)) {
+            self.failed.insert(source(partition, &waiter.sink));
+        }
+        match staged {
+            Some(index) => self.staged[index].waiters.push(waiter),
+            None => self.answers.push(&waiter.sink, waiter.token, waiter.answer.settled()),
+        }
     }
 
     fn must_roll(&self, partition: &Partition, tail: &Tail, batch: &millstream_protocol::batch::BatchView) -> bool {
@@ -174,25 +287,23 @@ impl Lane {
         grown && tail.next_offset > tail.segment.base()
     }
 
-    fn staged_for(&mut self, partition: &Arc<Partition>, tail: &Tail) -> &mut Staged {
-        let key = Arc::as_ptr(partition) as usize;
-        let index = *self.by_partition.entry(key).or_insert_with(|| {
-            let seq = GroupSeq(self.next_seq);
-            self.next_seq += 1;
-            let group = Group {
-                seq,
-                partition: partition.clone(),
-                segment: tail.segment.clone(),
-                position: tail.position,
-                batches: Vec::new(),
-                end: tail.next_offset,
-                sync: partition.is_synced(),
-            };
-            let before = Before { next_offset: tail.next_offset, position: tail.position };
-            self.staged.push(Staged { group, places: Vec::new(), waiters: Vec::new(), before });
-            self.staged.len() - 1
-        });
-        &mut self.staged[index]
+    fn begin_group(&mut self, partition: &Arc<Partition>, tail: &Tail) -> &mut Staged {
+        let seq = GroupSeq(self.next_seq);
+        self.next_seq += 1;
+        let group = Group {
+            seq,
+            partition: partition.clone(),
+            segment: tail.segment.clone(),
+            position: tail.position,
+            batches: Vec::new(),
+            end: tail.next_offset,
+            sync: partition.is_synced(),
+        };
+        let before = Before { next_offset: tail.next_offset, position: tail.position };
+        self.by_partition.insert(key(partition), self.staged.len());
+        let (places, waiters) = (Vec::new(), Vec::new());
+        self.staged.push(Staged { group, places, overlay: Overlay::default(), waiters, before });
+        self.staged.last_mut().expect("just pushed")
     }
 
     /// Ends the pass in hand: everything staged is handed over, and settled as the journal answers. `held` is a tail
@@ -221,8 +332,9 @@ impl Lane {
         self.by_partition.clear();
         let mut groups = Vec::with_capacity(self.staged.len());
         for staged in self.staged.drain(..) {
-            let Staged { group, places, waiters, before } = staged;
-            self.out.push((group.seq, InJournal { partition: group.partition.clone(), places, waiters, before }));
+            let Staged { group, places, overlay, waiters, before } = staged;
+            let partition = group.partition.clone();
+            self.out.push((group.seq, InJournal { partition, places, overlay, waiters, before }));
             groups.push(group);
         }
         if !groups.is_empty() {
@@ -237,17 +349,17 @@ impl Lane {
 
     /// Publishes a group that is durable, or undoes or poisons, and answers its waiters.
     fn settle(&mut self, group: InJournal, outcome: Outcome, tail: &mut Tail) {
-        let InJournal { partition, places, waiters, before } = group;
+        let InJournal { partition, places, overlay, waiters, before } = group;
         let error = match outcome {
             Outcome::Durable(end) => {
-                tail.segment.note(|extent| places.iter().for_each(|place| extent.add(place)));
                 if partition.is_synced() {
                     partition.note_synced(end);
                 }
+                partition.note_durable(&tail.segment, &places, &overlay, end);
                 let bytes: u64 = places.iter().map(|place| place.length).sum();
                 partition.publish(end, bytes, tail.epoch, places[0].offset);
                 for waiter in waiters {
-                    self.answers.push(&waiter.sink, waiter.token, Ok(waiter.appended));
+                    self.answers.push(&waiter.sink, waiter.token, waiter.answer.settled());
                 }
                 return;
             }
@@ -269,9 +381,15 @@ impl Lane {
                 LogError::DurabilityUnknown { reason }
             }
         };
+        if overlay.has_passed() {
+            overlay.drop_staged(&mut partition.tables.lock());
+        }
         for waiter in waiters {
-            self.failed.insert(source(&partition, &waiter.sink));
-            self.answers.push(&waiter.sink, waiter.token, Err(error.clone()));
+            let (result, holds_back) = waiter.answer.failed(&error);
+            if holds_back {
+                self.failed.insert(source(&partition, &waiter.sink));
+            }
+            self.answers.push(&waiter.sink, waiter.token, result);
         }
     }
 
@@ -300,9 +418,13 @@ impl Lane {
     }
 }
 
+fn key(partition: &Arc<Partition>) -> usize {
+    Arc::as_ptr(partition) as usize
+}
+
 /// Names who appends to which partition, within one step.
 fn source(partition: &Arc<Partition>, sink: &Arc<dyn AppendSink>) -> (usize, usize) {
-    (Arc::as_ptr(partition) as usize, Arc::as_ptr(sink) as *const () as usize)
+    (key(partition), Arc::as_ptr(sink) as *const () as usize)
 }
 
 /// Results by sink, so that one call (and one frame) carries all that a pass made durable.

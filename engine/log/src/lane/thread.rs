@@ -63,8 +63,18 @@ impl LaneSender {
 
     /// Waits until everything handed over before has been carried out.
     pub(crate) fn barrier(&self) -> Result<(), LogError> {
+        self.end_barrier(&self.begin_barrier()?)
+    }
+
+    /// Asks for a barrier, to be waited for later: so that many lanes work on theirs at once.
+    pub(crate) fn begin_barrier(&self) -> Result<Receiver<()>, LogError> {
         let (done, wait) = bounded(1);
         self.send(Command::Barrier(done))?;
+        Ok(wait)
+    }
+
+    /// Waits for a barrier.
+    pub(crate) fn end_barrier(&self, wait: &Receiver<()>) -> Result<(), LogError> {
         self.before_wait();
         wait.recv().map_err(|_| LogError::Closed)
     }
@@ -116,7 +126,7 @@ fn drive(mut lane: Lane, receiver: &Receiver<Command>) {
         while let Some(command) = next {
             stopping |= matches!(command, Command::Stop);
             bytes += match &command {
-                Command::Append(append) => append.batch.bytes().len(),
+                Command::Append(append) => append.batch.view.bytes().len(),
                 _ => 0,
             };
             commands.push_back(command);

@@ -1,6 +1,6 @@
 //! What a data directory's files say after a crash: [`replay`] puts the journals' frames back, [`scan`] reads batches one
 //! by one, [`tail`] judges where a log ends, [`open`] carries it out on the medium, [`generations`] chooses where
-//! compaction left two of a segment, [`quarantine`] keeps what is cut or not understood.
+//! compaction left two of a segment, [`tables`] rebuilds what is known of producers and dedup ids, [`quarantine`] keeps what is cut or not understood.
 //!
 //! Recovery never unlinks: what it does not understand it renames and reports.
 
@@ -9,6 +9,7 @@ pub(crate) mod open;
 pub(crate) mod quarantine;
 pub(crate) mod replay;
 pub(crate) mod scan;
+pub(crate) mod tables;
 pub(crate) mod tail;
 
 /// Does `work` for every item, on several threads if there are many: they wait for the disk, not for a core. The results

@@ -14,11 +14,13 @@ use millstream_protocol::{Offset, Timestamp};
 
 use super::scan::Scan;
 use super::tail::{Judgement, Role, judge};
-use super::{generations, quarantine};
+use super::{generations, quarantine, tables};
 use crate::error::{Context, LogError};
-use crate::index;
+use crate::index::{self, Wanted};
+use crate::producers::Producers;
 use crate::segment::{self, Extent, Hole, Identity, Kind, PREAMBLE_BYTES, Preamble, Segment, parse_file_name};
 use crate::storage::{Access, Storage, StorageFile, read_exact_at};
+use crate::tables::{Tables, checkpoint};
 
 /// Where things are and how they are made.
 pub(crate) struct Place<'a> {
@@ -29,6 +31,8 @@ pub(crate) struct Place<'a> {
     pub index_interval: u64,
     /// Without any segment it is lost, not new.
     pub must_exist: bool,
+    /// Whether segments have gone for which a checkpoint of the tables was written.
+    pub has_tables: bool,
 }
 
 /// What opening did that an operator should know.
@@ -62,16 +66,22 @@ impl Recovered {
     }
 }
 
-/// Opens all segments of a partition; at least one comes back, the last is the active one. `start` is where a
-/// partition without a segment begins; `known` is the offset below which all was durable, as far as checkpoint and
-/// journal say.
-pub(crate) fn open_segments(
-    place: &Place<'_>,
-    start: Offset,
-    known: Offset,
-) -> Result<(Vec<Arc<Segment>>, Recovered), LogError> {
+/// What an opened partition is made of.
+pub(crate) struct Opened {
+    /// At least one; the last is the active one.
+    pub segments: Vec<Arc<Segment>>,
+    /// What is known of its producers; of its dedup ids, what the checkpoint says.
+    pub tables: Tables,
+    /// Where the checkpoint of the tables ends.
+    pub tables_from: Offset,
+    pub recovered: Recovered,
+}
+
+/// Opens all segments of a partition. `start` is where a partition without a segment begins; `known` is the offset below
+/// which all was durable, as far as checkpoint and journal say.
+pub(crate) fn open_segments(place: &Place<'_>, start: Offset, known: Offset) -> Result<Opened, LogError> {
     let mut recovered = Recovered::default();
-    let mut names = list_segments(place, &mut recovered)?;
+    let Listed { segments: mut names, tables } = list_segments(place, &mut recovered)?;
     if names.is_empty() && place.must_exist && known == Offset::ZERO {
         let Identity { stream, partition, .. } = place.identity;
         return Err(LogError::PartitionMissing { stream, partition });
@@ -82,16 +92,22 @@ pub(crate) fn open_segments(
         // `None`: a crash between creation and preamble. The one before is the active one again.
         last = open_active(place, name, !names.is_empty(), known, &mut recovered)?;
     }
+    let last_end = last.as_ref().map_or(Offset::ZERO, |(last, _)| last.extent().end);
+    let mut tables = tables::load(place, tables, last_end.max(start).max(known), &mut recovered)?;
+    let tables_from = tables.end();
     let mut segments = Vec::with_capacity(names.len() + 2);
-    if let Some(last) = &last {
+    if let Some((last, producers)) = last {
         for (index, name) in names.iter().enumerate() {
             let next_base = names.get(index + 1).map_or(last.base(), |next| next.0);
-            if let Some(segment) = open_sealed(place, *name, next_base, &mut recovered)? {
+            let wanted = if next_base <= tables_from { Wanted::Extent } else { Wanted::All };
+            if let Some((segment, producers)) = open_sealed(place, *name, next_base, wanted, &mut recovered)? {
+                tables.fold(&producers, next_base);
                 segments.push(segment);
             }
         }
+        tables.fold(&producers, last_end);
+        segments.push(last);
     }
-    segments.extend(last);
     let end = segments.last().map_or(Offset::ZERO, |last: &Arc<Segment>| last.extent().end);
     let next = start.max(known);
     if end < known && start < known {
@@ -108,7 +124,16 @@ pub(crate) fn open_segments(
     if segments.last().is_none_or(|last| end < next || last.generation() > 0) {
         segments.push(create_segment(place, next.max(end))?);
     }
-    Ok((segments, recovered))
+    // Below the oldest segment lies what no checkpoint that is left knows: some of it went with something to remember, or
+    // it is lost.
+    let oldest = segments[0].base();
+    if place.identity.kind == Kind::Records && oldest > tables_from && (place.has_tables || oldest > start) {
+        tracing::error!(stream = %place.identity.stream, partition = %place.identity.partition, from = %tables_from,
+            to = %oldest, "what these records said of their producers is lost: a batch sent again may be refused as unknown");
+        tables.producers.forget_earlier();
+    }
+    tables.fold(&Producers::default(), segments.last().map_or(oldest, |last| last.extent().end));
+    Ok(Opened { segments, tables, tables_from, recovered })
 }
 
 /// Makes an empty segment whose name and preamble are durable when it returns.
@@ -126,13 +151,28 @@ pub(crate) fn create_segment(place: &Place<'_>, base: Offset) -> Result<Arc<Segm
     Ok(Arc::new(Segment::new(base, 0, path, file, Extent::empty(base, place.index_interval))))
 }
 
-/// The segments' names by base, one generation of each; everything unknown goes into quarantine.
-fn list_segments(place: &Place<'_>, recovered: &mut Recovered) -> Result<Vec<(Offset, u32)>, LogError> {
+/// What is in a partition's directory.
+struct Listed {
+    /// The segments' names by base, one generation of each.
+    segments: Vec<(Offset, u32)>,
+    /// The offsets of the tables' checkpoints.
+    tables: Vec<Offset>,
+}
+
+/// Lists a partition's directory; everything unknown goes into quarantine.
+fn list_segments(place: &Place<'_>, recovered: &mut Recovered) -> Result<Listed, LogError> {
     let mut names: Vec<(Offset, u32)> = Vec::new();
+    let mut tables = Vec::new();
     let mut indexes = Vec::new();
     for entry in place.storage.list(place.dir).context("list", place.dir)? {
         let is_file = |ending: &str| !entry.is_dir && entry.name.ends_with(ending);
-        let is_unfinished = !entry.is_dir && crate::compaction::is_unfinished(&entry.name);
+        let is_records = place.identity.kind == Kind::Records && !entry.is_dir;
+        if let (true, Some(offset)) = (is_records, checkpoint::parse_file_name(&entry.name)) {
+            tables.push(offset);
+            continue;
+        }
+        let is_unfinished = !entry.is_dir && crate::compaction::is_unfinished(&entry.name)
+            || is_records && checkpoint::is_unfinished(&entry.name);
         let known = (entry.is_dir && entry.name == "state") || is_file(".snapshot") || is_unfinished;
         match parse_file_name(&entry.name) {
             Some(name) if !entry.is_dir => names.push(name),
@@ -150,7 +190,7 @@ fn list_segments(place: &Place<'_>, recovered: &mut Recovered) -> Result<Vec<(Of
             place.storage.remove_file(&path).context("delete", &path)?;
         }
     }
-    generations::newest_whole(place, &names, recovered)
+    Ok(Listed { segments: generations::newest_whole(place, &names, recovered)?, tables })
 }
 
 fn is_index(name: &str) -> bool {
@@ -171,6 +211,9 @@ fn label(identity: Identity, name: &str) -> String {
     format!("{}-{}-{}-{name}", identity.stream, identity.partition, identity.incarnation)
 }
 
+/// A segment, and what it says of producers.
+type Summarised = (Arc<Segment>, Producers);
+
 /// Opens the segment that was growing. `None` if its preamble was never written; the file is then in quarantine.
 fn open_active(
     place: &Place<'_>,
@@ -178,19 +221,19 @@ fn open_active(
     has_earlier: bool,
     known: Offset,
     recovered: &mut Recovered,
-) -> Result<Option<Arc<Segment>>, LogError> {
+) -> Result<Option<Summarised>, LogError> {
     let name = segment::file_name(base, generation);
     let path = place.dir.join(&name);
     let incarnation = place.identity.incarnation;
     let file = place.storage.open(&path, Access::ReadWrite).context("open", &path)?;
     let mut length = file.len().context("read", &path)?;
-    let indexed =
-        index::read(place.storage, &path.with_extension("index"), incarnation, base, generation, place.index_interval);
+    let whose = (incarnation, base, generation);
+    let indexed = index::read(place.storage, &path.with_extension("index"), whose, place.index_interval, Wanted::All);
     // What the index covers was synced before it was written.
-    let known = known.max(indexed.as_ref().map_or(Offset::ZERO, |extent| extent.end));
-    let covered = indexed.filter(|extent| extent.end_position <= length);
-    let is_whole = covered.as_ref().is_some_and(|extent| extent.end_position == length && extent.end >= known);
-    let from = covered.as_ref().map_or(0, |extent| extent.end_position);
+    let known = known.max(indexed.as_ref().map_or(Offset::ZERO, |(extent, _)| extent.end));
+    let covered = indexed.filter(|(extent, _)| extent.end_position <= length);
+    let is_whole = covered.as_ref().is_some_and(|(extent, _)| extent.end_position == length && extent.end >= known);
+    let from = covered.as_ref().map_or(0, |(extent, _)| extent.end_position);
     if !is_whole {
         file.sync_data().context("sync", &path)?;
         file.evict(from).context("evict", &path)?;
@@ -214,13 +257,15 @@ fn open_active(
     }
     let segment =
         |extent| Arc::new(Segment::new(base, generation, path.clone(), file.clone(), extent).with_index(from));
-    let before = covered.unwrap_or_else(|| Extent::empty(base, place.index_interval));
+    let (before, mut producers) =
+        covered.unwrap_or_else(|| (Extent::empty(base, place.index_interval), Producers::default()));
     if is_whole {
-        return Ok(Some(segment(before)));
+        return Ok(Some((segment(before), producers)));
     }
     let from = from.max(PREAMBLE_BYTES);
     let scan = Scan::new(&*file, incarnation, from, length);
-    let Judgement { mut extent, cut } = judge(scan, before, Role::Active, known).context("read", &path)?;
+    let judged = judge(scan, before, &mut producers, Role::Active, known);
+    let Judgement { mut extent, cut } = judged.context("read", &path)?;
     recovered.bytes_read += length - from.min(length);
     if let Some(cut) = cut.filter(|cut| *cut < length) {
         let label = label(place.identity, &format!("{name}.{cut}.cut"));
@@ -240,8 +285,8 @@ fn open_active(
     report_holes(place.identity, &extent);
     let segment = segment(extent);
     // What was read and synced need not be read again at the next start.
-    segment.write_index(place.storage, incarnation, &segment.extent());
-    Ok(Some(segment))
+    segment.write_index(place.storage, incarnation, &segment.extent(), &producers);
+    Ok(Some((segment, producers)))
 }
 
 /// Whether the file is the segment that its name says. A damaged preamble is written again where a batch behind it,
@@ -271,13 +316,15 @@ fn check_preamble(
     Ok(true)
 }
 
-/// Opens a sealed segment: by its index if that is whole, by reading it otherwise. `None` if nothing of it is usable.
+/// Opens a sealed segment: by its index if what is wanted of that is whole, by reading it otherwise. `None` if nothing of it
+/// is usable.
 fn open_sealed(
     place: &Place<'_>,
     (base, generation): (Offset, u32),
     next_base: Offset,
+    wanted: Wanted,
     recovered: &mut Recovered,
-) -> Result<Option<Arc<Segment>>, LogError> {
+) -> Result<Option<Summarised>, LogError> {
     let name = segment::file_name(base, generation);
     let path = place.dir.join(&name);
     let file = place.storage.open(&path, Access::ReadWrite).context("open", &path)?;
@@ -290,20 +337,23 @@ fn open_sealed(
         recovered.holes += 1;
         return Ok(None);
     }
-    let cached =
-        index::read(place.storage, &path.with_extension("index"), incarnation, base, generation, place.index_interval);
-    if let Some(extent) = cached.filter(|extent| extent.end == next_base && extent.end_position == length) {
-        return Ok(Some(Arc::new(Segment::new(base, generation, path, file, extent).with_index(length))));
+    let whose = (incarnation, base, generation);
+    let cached = index::read(place.storage, &path.with_extension("index"), whose, place.index_interval, wanted);
+    let cached = cached.filter(|(extent, _)| extent.end == next_base && extent.end_position == length);
+    if let Some((extent, producers)) = cached {
+        let segment = Segment::new(base, generation, path, file, extent).with_index(length);
+        return Ok(Some((Arc::new(segment), producers)));
     }
     let scan = Scan::new(&*file, incarnation, PREAMBLE_BYTES, length);
-    let empty = Extent::empty(base, place.index_interval);
-    let extent = judge(scan, empty, Role::Sealed(next_base), Offset::ZERO).context("read", &path)?.extent;
+    let (empty, mut producers) = (Extent::empty(base, place.index_interval), Producers::default());
+    let judged = judge(scan, empty, &mut producers, Role::Sealed(next_base), Offset::ZERO);
+    let extent = judged.context("read", &path)?.extent;
     recovered.bytes_read += length;
     recovered.holes += extent.holes.len();
     report_holes(place.identity, &extent);
     let segment = Arc::new(Segment::new(base, generation, path, file, extent));
-    segment.write_index(place.storage, incarnation, &segment.extent());
-    Ok(Some(segment))
+    segment.write_index(place.storage, incarnation, &segment.extent(), &producers);
+    Ok(Some((segment, producers)))
 }
 
 fn report_holes(identity: Identity, extent: &Extent) {

@@ -14,6 +14,7 @@ use millstream_protocol::Offset;
 use millstream_protocol::batch::BatchHeader;
 
 use super::scan::{Scan, Step};
+use crate::producers::{Producers, Sequenced};
 use crate::segment::{Extent, Hole};
 
 /// Whether a segment's end may be torn.
@@ -34,13 +35,25 @@ pub(crate) struct Judgement {
     pub cut: Option<u64>,
 }
 
-/// Judges a segment from its first batch on. `known_synced` is the greatest `synced_end` known from elsewhere.
-pub(crate) fn judge(mut scan: Scan<'_>, mut extent: Extent, role: Role, known_synced: Offset) -> io::Result<Judgement> {
+/// Judges a segment from where `extent` ends; the producers of what is readable are added to `producers`. `known_synced` is
+/// the greatest `synced_end` known from elsewhere.
+pub(crate) fn judge(
+    mut scan: Scan<'_>,
+    mut extent: Extent,
+    producers: &mut Producers,
+    role: Role,
+    known_synced: Offset,
+) -> io::Result<Judgement> {
     loop {
         let expected = extent.end;
         match scan.next()? {
             Step::End => break,
-            Step::Batch { position, header } if header.base_offset == expected => extent.note(&header, position),
+            Step::Batch { position, header } if header.base_offset == expected => {
+                extent.note(&header, position);
+                if let Some(batch) = Sequenced::of(&header) {
+                    producers.note(&batch);
+                }
+            }
             // Bytes that are no batch, or one that does not follow (a stale or misdirected write).
             step => {
                 let position = match step {

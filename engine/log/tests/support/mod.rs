@@ -168,9 +168,17 @@ impl Bench {
 
     /// Opens the log, one epoch on.
     pub fn open(&mut self) -> Log {
+        self.open_driven(Drive::Threads)
+    }
+
+    /// The same, by whoever says when its lanes work: the appends that wait then are one pass.
+    pub fn open_stepped(&mut self) -> Log {
+        self.open_driven(Drive::Caller)
+    }
+
+    fn open_driven(&mut self, drive: Drive) -> Log {
         self.epoch += 1;
-        let environment =
-            Environment { storage: self.storage.clone(), clock: self.clock.clone(), drive: Drive::Threads };
+        let environment = Environment { storage: self.storage.clone(), clock: self.clock.clone(), drive };
         Log::open_in(environment, self.dir.path(), self.config.clone(), 7).unwrap()
     }
 
@@ -192,12 +200,17 @@ impl Bench {
 
     /// The partition's segment files, in order.
     pub fn segments(&self, partition: u32) -> Vec<PathBuf> {
+        self.files(partition, "log")
+    }
+
+    /// The partition's files whose names end so, in order.
+    pub fn files(&self, partition: u32, ending: &str) -> Vec<PathBuf> {
         let name = format!("{partition:05}-{}", identity(partition).incarnation);
         let dir = self.dir.path().join("streams/0000000001").join(name);
         let mut files: Vec<PathBuf> = std::fs::read_dir(dir)
             .unwrap()
             .map(|entry| entry.unwrap().path())
-            .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+            .filter(|path| path.extension().is_some_and(|extension| extension == ending))
             .collect();
         files.sort();
         files
