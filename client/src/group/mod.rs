@@ -82,10 +82,11 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// An item may be an error, and what follows depends on it:
 /// - [`Error::gap`] is some: records are missing; delivery **goes on** behind them.
 /// - [`Error::partition`] is some, with the code [`OffsetOutOfRange`](crate::Code::OffsetOutOfRange) or
-///   [`LogTruncated`](crate::Code::LogTruncated): the position was outside of the log, its text names both ends; delivery goes on
-///   at the group's start.
+///   [`LogTruncated`](crate::Code::LogTruncated): the position was outside of the log, its text names both ends; delivery
+///   goes on at the group's start.
 /// - [`Error::partition`] is some, with another code: this partition's delivery has ended until it is assigned anew or
-///   [sought](Self::seek), or an automatic commit of it failed ([`Code::StaleEpoch`](crate::Code::StaleEpoch), …). The others go on.
+///   [sought](Self::seek), or an automatic commit of it failed ([`Code::StaleEpoch`](crate::Code::StaleEpoch), …). The
+///   others go on.
 /// - Otherwise an automatic commit failed as a whole, or the membership has ended, with `None` after it:
 ///   [`Code::Fenced`](crate::Code::Fenced) (another member took over its instance id), or the server cannot be reached.
 ///
@@ -255,8 +256,8 @@ impl GroupConsumer {
     /// # Errors
     /// Of the first partition whose commit failed, which it names; the others are durable.
     /// [`Code::StaleEpoch`](crate::Code::StaleEpoch): the partition is not held any more, another member may have it;
-    /// [`Code::UnknownMember`](crate::Code::UnknownMember): the membership is over, what was held is being [`Lost`](GroupEvent::Lost). Those of the connection,
-    /// once the client's request timeout is over: whether it is durable is unknown then, and it may be repeated.
+    /// [`Code::UnknownMember`](crate::Code::UnknownMember): the membership is over, what was held is being
+    /// [`Lost`](GroupEvent::Lost). Those of the connection, once the client's request timeout is over: whether it is durable is unknown then, and it may be repeated.
     pub async fn commit(&mut self) -> Result<()> {
         self.holdings.settle();
         self.finish_commit().await;
@@ -274,8 +275,8 @@ impl GroupConsumer {
     /// nothing else is changed: what was handed out is not committed with them.
     ///
     /// # Errors
-    /// Of the request as a whole: [`Code::UnknownMember`](crate::Code::UnknownMember), those of the connection. What became of each is in its
-    /// [`CommitOutcome`], in the order given.
+    /// Of the request as a whole: [`Code::UnknownMember`](crate::Code::UnknownMember), those of the connection. What became
+    /// of each is in its [`CommitOutcome`], in the order given.
     pub async fn commit_offsets(&mut self, positions: &[GroupPosition]) -> Result<Vec<CommitOutcome>> {
         self.finish_commit().await;
         let commits: Vec<Option<OffsetCommit>> =
