@@ -328,6 +328,15 @@ impl Client {
         Ok(offsets.into_iter().map(CommittedPosition::from).collect())
     }
 
+    /// One request on the control stream as it is, and its answer: what the other calls are made of. For tools that need to
+    /// be many members of groups at once over one connection; both types change with the protocol. It is sent once.
+    ///
+    /// # Errors
+    /// Those of the request; those of the connection.
+    pub async fn call(&self, request: Request) -> Result<Response> {
+        self.request(request, Repeat::Never).await
+    }
+
     async fn request(&self, request: Request, repeat: Repeat) -> Result<Response> {
         self.request_within(request, repeat, self.config().request_timeout).await
     }

@@ -109,6 +109,7 @@ impl GroupConsumer {
                     return Some(Ok(GroupEvent::Revoking(names)));
                 }
                 Change::Assigned(partitions) => {
+                    self.assigned_as = self.shared.number();
                     let find = commit::find(
                         self.client.clone(),
                         self.group.clone(),

@@ -122,6 +122,8 @@ pub struct GroupConsumer {
     server_id: u64,
     shared: Arc<Shared>,
     session: JoinHandle<()>,
+    /// The member's number when it was given something last.
+    assigned_as: u64,
     /// The changes that were looked at.
     looked_at: u64,
     /// Whether there may be more to look at.
@@ -184,6 +186,7 @@ impl GroupConsumer {
             start: builder.start.wire(),
             commit: builder.commit,
             server_id,
+            assigned_as: shared.number(),
             shared,
             session,
             looked_at: 0,
@@ -331,6 +334,18 @@ impl GroupConsumer {
     /// The partitions that it holds, by name; without those that are being revoked.
     pub fn assignment(&self) -> Vec<NamedPartition> {
         self.holdings.all()
+    }
+
+    /// The number under which the server knows this member, or knew it when it gave it what came last: after a membership
+    /// has ended there is another one.
+    pub fn member(&self) -> u64 {
+        self.assigned_as
+    }
+
+    /// The assignment epoch under which it holds this partition; `None` if it does not. Of two members, the one with the
+    /// higher epoch has taken over from the other.
+    pub fn epoch(&self, partition: &NamedPartition) -> Option<u32> {
+        self.holdings.epoch(self.holdings.find(partition)?)
     }
 
     /// Where the application is in each partition it holds: behind the last record or batch it took. A partition whose

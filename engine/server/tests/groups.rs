@@ -151,7 +151,7 @@ async fn a_partition_goes_on_only_after_its_holder_has_let_go() {
 
     // The second one is meant to have two; it gets nothing while the first one has not confirmed.
     let mut second = Member::join(&rig, join(2)).await;
-    assert_eq!(second.partitions(), []);
+    assert!(second.partitions().is_empty());
     let before = first.assignment.clone();
     let told = first.client.request(&first.beat(before.version, before.version, 10_000)).await;
     let Ok(Response::Membership(Membership { assignment: Some(assignment), .. })) = told else { panic!("{told:?}") };
