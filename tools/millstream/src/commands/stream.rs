@@ -1,6 +1,5 @@
 //! `millstream stream create | list | describe | delete | delete-before`.
 
-use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use millstream_protocol::frame::control::{
@@ -9,10 +8,10 @@ use millstream_protocol::frame::control::{
 use millstream_protocol::{ByteSize, Offset, PartitionId, Timestamp};
 use serde::Serialize;
 
-use super::{Session, legal_name};
+use super::{Session, can_ask, confirm, legal_name};
 use crate::cli::{CleanupChoice, Limit, Stream, StreamCreate};
 use crate::context::ServerFlags;
-use crate::exit::{Exit, Failure};
+use crate::exit::Failure;
 use crate::output::{Align, Output, Paint, Table, count, counted, facts};
 use crate::time::{rfc3339, span};
 
@@ -180,7 +179,7 @@ fn description(info: &StreamInfo, paint: Paint) -> String {
 
 /// On a terminal it asks; a script that names the stream means it.
 async fn delete(session: &Session, name: &str, yes: bool, output: Output) -> Result<(), Failure> {
-    if !yes && io::stdin().is_terminal() && io::stderr().is_terminal() {
+    if !yes && can_ask() {
         let info = match session.client.describe_stream(name).await {
             Ok(info) => info,
             Err(error) => return Err(session.stream_failure(name, &error).await),
@@ -192,17 +191,6 @@ async fn delete(session: &Session, name: &str, yes: bool, output: Output) -> Res
         return Err(session.stream_failure(name, &error).await);
     }
     output.result(&serde_json::json!({ "deleted": name }), |_| format!("deleted stream '{name}'"))
-}
-
-fn confirm(question: &str) -> Result<(), Failure> {
-    let _ = write!(io::stderr(), "{question}").and_then(|()| io::stderr().flush());
-    let mut answer = String::new();
-    let read = io::stdin().read_line(&mut answer);
-    read.map_err(|error| Failure::local(format!("cannot read the answer: {error}")))?;
-    match answer.trim().to_ascii_lowercase().as_str() {
-        "y" | "yes" => Ok(()),
-        _ => Err(Failure::new(Exit::Usage, "nothing was deleted")),
-    }
 }
 
 async fn delete_before(
