@@ -123,6 +123,11 @@ impl Holdings {
         held.map(|(at, holding)| holding.named(*at)).collect()
     }
 
+    /// The assignment epoch under which a partition is held.
+    pub fn epoch(&self, at: StreamPartition) -> Option<u32> {
+        self.held.get(&at).map(|holding| holding.epoch)
+    }
+
     /// The one of that name.
     pub fn find(&self, wanted: &NamedPartition) -> Option<StreamPartition> {
         let is_it = |(at, holding): &(&StreamPartition, &Holding)| {

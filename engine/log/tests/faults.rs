@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use millstream_log::{AppendSink, Appended, LogError, PartitionConfig};
 use millstream_protocol::{Code, Offset};
-use support::{Bench, Fault, batch, expect_records, read_all};
+use support::{Answers, Bench, Fault, batch, expect_records, read_all};
 
 #[test]
 fn a_failed_sync_poisons_its_partition_alone_until_a_restart() {
@@ -64,6 +64,35 @@ fn a_full_disk_refuses_and_appends_resume_by_themselves_under_the_same_offsets()
     assert_eq!(std::fs::metadata(&bench.segments(0)[0]).unwrap().len(), before, "cut off again");
     assert_eq!(partition.append_wait(batch(5, 5)).unwrap().base_offset, Offset(5));
     expect_records(&read_all(&partition, Offset(0), 1 << 20).0, 0..10);
+}
+
+#[test]
+fn what_was_refused_for_want_of_room_does_not_come_back_from_the_journal() {
+    let mut bench = Bench::new();
+    let log = bench.open_stepped();
+    // On one lane: two partitions in a pass go through its journal.
+    let partitions = [0, 2].map(|n| bench.create(&log, n, PartitionConfig::default()));
+    let answers = Arc::new(Answers::default());
+    let sink: Arc<dyn AppendSink> = answers.clone();
+    let run = |first: u64| {
+        partitions.iter().for_each(|partition| partition.append(batch(first, 5), first, &sink).unwrap());
+        log.step();
+        std::mem::take(&mut *answers.0.lock())
+    };
+    assert!(run(0).iter().all(|(_, result)| result.is_ok()));
+    // The frame is whole but for its end mark; the segments have no room either.
+    bench.storage.arm(Fault::NoRoomAtTheEnd, ".journal");
+    bench.storage.arm(Fault::NoRoom, "/00000-");
+    bench.storage.arm(Fault::NoRoom, "/00002-");
+    assert!(run(99).iter().all(|(_, result)| matches!(result, Err(LogError::DiskFull))));
+    drop(partitions);
+    bench.kill(log);
+    let log = bench.open();
+    for n in [0, 2] {
+        let partition = bench.reopen(&log, n, PartitionConfig::default());
+        expect_records(&read_all(&partition, Offset(0), 1 << 20).0, 0..5);
+    }
+    assert_eq!(log.replayed().torn_bytes, 0);
 }
 
 #[test]

@@ -15,8 +15,7 @@ use millstream_protocol::batch::{BatchBuilder, BatchView, Codec};
 use millstream_protocol::frame::produce::Duplicate;
 use millstream_protocol::limits::{DEDUP_IDS_MAX, PRODUCERS_MAX};
 use millstream_protocol::{Code, Offset, ProducerId, Record, Timestamp};
-use parking_lot::Mutex;
-use support::{Bench, Fault, batch, read_all};
+use support::{Answers, Bench, Fault, batch, read_all};
 
 const P: u64 = 41;
 const SMALL: PartitionConfig = PartitionConfig {
@@ -80,16 +79,6 @@ fn values(partition: &Partition) -> Vec<String> {
 fn expect_sequences(partition: &Partition, producer: u64, sequences: std::ops::Range<u64>) {
     let expected: Vec<String> = sequences.map(|n| format!("{producer}:{n}")).collect();
     assert_eq!(values(partition), expected);
-}
-
-/// Appends that wait for the next step, and the answers in the order in which they came.
-#[derive(Default)]
-struct Answers(Mutex<Vec<(u64, Result<Appended, LogError>)>>);
-
-impl AppendSink for Answers {
-    fn complete(&self, results: Vec<(u64, Result<Appended, LogError>)>) {
-        self.0.lock().extend(results);
-    }
 }
 
 /// Hands all batches to the lane, which carries them out as one pass.
@@ -414,6 +403,35 @@ fn a_checkpoint_ahead_of_the_log_is_set_aside() {
     assert!(bench.files(0, "tables").is_empty() && partition.recovered().files_quarantined == 1);
     assert_eq!(partition.next_sequence(ProducerId(P)), Some(39), "what is lost is not remembered");
     assert_eq!(offset(partition.append_wait(of(P, 39, 1).resent())), 39);
+}
+
+#[test]
+fn what_a_written_partition_has_is_synced_before_a_checkpoint_says_that_it_is_there() {
+    let mut bench = Bench::new();
+    // Without threads nobody else syncs.
+    let log = bench.open_stepped();
+    let config = PartitionConfig { durability: millstream_log::Durability::Written, ..SMALL };
+    let partition = bench.create(&log, 0, config);
+    for n in 0..40 {
+        partition.append_wait(of(P, n, 1)).unwrap();
+    }
+    let active = bench.segments(0).pop().unwrap();
+    bench.storage.syncs.lock().clear();
+    partition.delete_before(Offset(30)).unwrap();
+    let syncs = bench.storage.syncs.lock().clone();
+    let segment = syncs.iter().position(|path| *path == active).expect("the end of the log is synced");
+    let tables =
+        syncs.iter().position(|path| path.ends_with("00000000000000000040.tmp")).expect("so is the checkpoint");
+    assert!(segment < tables, "{syncs:?}");
+    // If that sync fails nothing says that they are there.
+    for n in 40..60 {
+        partition.append_wait(of(P, n, 1)).unwrap();
+    }
+    let active = bench.segments(0).pop().unwrap();
+    bench.storage.arm(Fault::Sync, active.file_name().unwrap().to_str().unwrap());
+    assert!(partition.delete_before(partition.high_watermark()).is_err());
+    assert!(partition.is_read_only());
+    assert_eq!(bench.files(0, "tables").len(), 1);
 }
 
 #[test]

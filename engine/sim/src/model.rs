@@ -78,6 +78,39 @@ impl Model {
         Ok(())
     }
 
+    /// The same for a batch that may have been sent, and found, before; it was [`unknown`](Self::unknown) until now.
+    ///
+    /// # Errors
+    /// The offset is another value's, or the value has another offset.
+    pub fn acknowledged_again(&mut self, base: u64, batch: &[(Number, usize)]) -> Result<(), String> {
+        self.open.retain(|open| open[0] != batch[0]);
+        if let Some((offset, value)) = self.stored.iter().find(|(_, value)| value.0 == batch[0].0)
+            && *offset != base
+        {
+            return Err(format!("value {} lies at offset {offset} and was acknowledged at {base}", value.0));
+        }
+        for (offset, value) in (base..).zip(batch) {
+            match self.stored.insert(offset, *value) {
+                Some(other) if other != *value => {
+                    return Err(format!("offset {offset} was given to value {} and to {}", other.0, value.0));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A batch that was not found will be sent again.
+    pub fn reopen(&mut self, batch: &[(Number, usize)]) {
+        for (number, _) in batch {
+            self.absent.remove(number);
+        }
+        let is_known = self.stored.values().any(|value| *value == batch[0]);
+        if !is_known && self.open.iter().all(|open| open[0] != batch[0]) {
+            self.open.push(batch.to_vec());
+        }
+    }
+
     /// A batch was surely not stored.
     pub fn refused(&mut self, batch: &[(Number, usize)]) {
         self.absent.extend(batch.iter().map(|(number, _)| number));

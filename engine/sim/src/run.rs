@@ -9,12 +9,13 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use millstream_log::storage::Storage;
 use millstream_log::{
     AppendSink, Appended, Clock, CompactionPolicy, Drive, Durability, Environment, Identity, Kind, Log, LogConfig,
-    LogError, Partition, PartitionConfig, RetentionPolicy,
+    LogError, NewBatch, Partition, PartitionConfig, RetentionPolicy,
 };
 use millstream_protocol::batch::{BatchBuilder, BatchView, Codec};
-use millstream_protocol::{Epoch, Incarnation, Offset, PartitionId, Record, StreamId, Timestamp};
+use millstream_protocol::{Epoch, Incarnation, Offset, PartitionId, ProducerId, Record, StreamId, Timestamp};
 use parking_lot::Mutex;
 
+use crate::client::{Client, Heard};
 use crate::disk::{Nature, SimDisk};
 use crate::lying::{Bug, with_bug};
 use crate::model::{Model, Number, key, value};
@@ -22,6 +23,10 @@ use crate::rng::Rng;
 
 const PARTITIONS_MAX: usize = 12;
 const EVENTS_KEPT: usize = 60;
+/// Batches that a client keeps before it waits.
+const KEPT_MAX: usize = 40;
+/// What tells the tokens of clients from those of plain appends, which are values.
+const CLIENT_TOKENS: u64 = 1 << 63;
 
 /// What a run did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -40,6 +45,8 @@ pub struct Report {
     pub replayed: u64,
     /// Records that compaction removed.
     pub compacted: u64,
+    /// Batches of idempotent producers that were acknowledged after they had been sent more than once.
+    pub resent: u64,
 }
 
 /// A promise that was not kept.
@@ -112,6 +119,7 @@ pub fn run(seed: u64, bug: Option<Bug>) -> Result<Report, Box<Failure>> {
         sink: Arc::default(),
         next_number: 1,
         next_stream: 1,
+        next_token: CLIENT_TOKENS,
         epoch: 0,
         events: Vec::new(),
         violated: None,
@@ -160,6 +168,8 @@ struct Slot {
     model: Model,
     keys: Option<u64>,
     partition: Option<Arc<Partition>>,
+    /// The idempotent producer that alone writes to it; without, batches are sent once.
+    client: Option<Client>,
     /// Appends without an answer, by token.
     sent: BTreeMap<u64, Batch>,
     /// What each state key may hold.
@@ -177,6 +187,7 @@ struct World {
     sink: Arc<Sink>,
     next_number: Number,
     next_stream: u64,
+    next_token: u64,
     epoch: u32,
     events: Vec<String>,
     /// What an answer contradicted.
@@ -223,7 +234,32 @@ impl World {
         // What a recovery serves must survive the next power loss.
         self.restart(End::PowerLost)?;
         self.restart(End::PowerLost)?;
-        self.restart(End::Closed)
+        self.restart(End::Closed)?;
+        self.finish()
+    }
+
+    /// On a disk that works all that the clients still keep is stored.
+    fn finish(&mut self) -> Result<(), String> {
+        // There is room again, and that is seen.
+        let capacity = self.used() + (1 << 20);
+        self.disk.set_nature(|nature| nature.capacity = Some(capacity));
+        self.tick();
+        // Once to be told that something is missing, once under a new epoch.
+        for _ in 0..2 {
+            for index in 0..self.slots.len() {
+                self.send_again(index)?;
+            }
+            self.answer_all();
+            self.take_answers()?;
+        }
+        let kept = |slot: &Slot| slot.client.as_ref().is_some_and(|client| !client.kept.is_empty());
+        if let Some(slot) = self.slots.iter().find(|slot| kept(slot)) {
+            return Err(format!(
+                "stream {}: a client's batches are not taken: {:?}",
+                slot.identity.stream, slot.client
+            ));
+        }
+        self.check_all(None)
     }
 
     fn note(&mut self, event: String) {
@@ -358,6 +394,9 @@ impl World {
             for (_, batch) in std::mem::take(&mut slot.sent) {
                 slot.model.unknown(&batch);
             }
+            if let Some(client) = &mut slot.client {
+                client.cut();
+            }
             if power && !clean || sick || self.disk.faults() > faults {
                 slot.model.may_lose_end();
             }
@@ -423,6 +462,8 @@ impl World {
             compaction: keys.map(|_| CompactionPolicy { key_map_bytes: 2_000, ..CompactionPolicy::default() }),
             ..PartitionConfig::default()
         };
+        let client =
+            self.rng.one_in(2).then(|| Client::new(ProducerId(self.next_stream), durability == Durability::Written));
         let faults = self.disk.faults();
         let created = log.create_partition(identity, config, Epoch(self.epoch));
         let said = created.as_ref().err().map_or("ok".into(), ToString::to_string);
@@ -433,6 +474,7 @@ impl World {
                 model: Model::new(durability, keys),
                 keys,
                 partition: Some(partition),
+                client,
                 sent: BTreeMap::new(),
                 state: HashMap::new(),
             }),
@@ -476,11 +518,15 @@ impl World {
             let batch: Batch =
                 (0..records).map(|n| (self.next_number + n, self.rng.below(length_max) as usize)).collect();
             self.next_number += records;
+            if self.slots[index].client.is_some() {
+                self.send_new(index, batch)?;
+                continue;
+            }
             let token = batch[0].0;
             let slot = &mut self.slots[index];
             let Some(partition) = &slot.partition else { continue };
             let sink: Arc<dyn AppendSink> = self.sink.clone();
-            match partition.append(encode(&batch, slot.keys), token, &sink) {
+            match partition.append(encode(&batch, slot.keys, None), token, &sink) {
                 Ok(()) => drop(slot.sent.insert(token, batch)),
                 Err(_) => slot.model.refused(&batch),
             }
@@ -490,6 +536,92 @@ impl World {
             self.answer_all();
         }
         self.take_answers()
+    }
+
+    /// A client sends one more batch; now and then all that it keeps, without waiting for answers, as after a connection that
+    /// was lost.
+    fn send_new(&mut self, index: usize, batch: Batch) -> Result<(), String> {
+        let slot = &mut self.slots[index];
+        let Some(client) = &mut slot.client else { return Ok(()) };
+        if client.kept.len() < KEPT_MAX {
+            slot.model.unknown(&batch);
+            client.keep(batch);
+            if client.is_flowing() {
+                let last = client.kept.len() - 1;
+                self.send_kept(index, last);
+            }
+        }
+        if self.rng.one_in(8) && self.slots[index].client.as_ref().is_some_and(Client::is_flowing) {
+            self.send_kept(index, 0);
+        }
+        self.send_again(index)
+    }
+
+    /// A client that is behind sends all again once nothing is under way, under a new epoch if it needs one.
+    fn send_again(&mut self, index: usize) -> Result<(), String> {
+        let slot = &mut self.slots[index];
+        let (Some(client), Some(partition), Some(log)) = (&mut slot.client, &slot.partition, &self.log) else {
+            return Ok(());
+        };
+        if !client.is_ready() {
+            return Ok(());
+        }
+        if client.wants_epoch() {
+            let (id, epoch) = (client.id, client.epoch + 1);
+            if log.fence_producer(id, epoch).is_err() {
+                return Ok(());
+            }
+            client.renumber(epoch, partition.next_sequence(id).unwrap_or(0));
+            let stream = slot.identity.stream;
+            // The barrier has carried out what waited.
+            self.note(format!("the producer of stream {stream} goes on under epoch {epoch}"));
+            self.take_answers()?;
+        }
+        if let Some(client) = &mut self.slots[index].client {
+            client.begin_again();
+        }
+        self.send_kept(index, 0);
+        Ok(())
+    }
+
+    /// Sends what a client keeps, from an index on.
+    fn send_kept(&mut self, index: usize, from: usize) {
+        let slot = &mut self.slots[index];
+        let (Some(client), Some(partition)) = (&mut slot.client, &slot.partition) else { return };
+        let sink: Arc<dyn AppendSink> = self.sink.clone();
+        for at in from..client.kept.len() {
+            let kept = &client.kept[at];
+            let view = encode(&kept.batch, slot.keys, Some((client.id, client.epoch, kept.base_sequence)));
+            let batch = NewBatch { view, resend: kept.sends > 0, dedup: None };
+            self.next_token += 1;
+            if partition.append(batch, self.next_token, &sink).is_err() {
+                client.hold_back();
+                return;
+            }
+            client.sent(at, self.next_token);
+        }
+    }
+
+    fn hear(&mut self, index: usize, token: u64, result: Result<Appended, LogError>) {
+        let slot = &mut self.slots[index];
+        let Some(client) = &mut slot.client else { return };
+        // The first refusal says it all.
+        let said = result.as_ref().err().filter(|_| client.is_flowing()).map(ToString::to_string);
+        let stream = slot.identity.stream;
+        let heard = client.hear(token, result).and_then(|heard| match heard {
+            Heard::Nothing => Ok(()),
+            Heard::Acknowledged { base, batch, again } => {
+                self.report.acknowledged += 1;
+                self.report.resent += u64::from(again);
+                slot.model.acknowledged_again(base, &batch)
+            }
+        });
+        if let Err(what) = heard {
+            self.violated.get_or_insert(format!("stream {stream}: {what}"));
+        }
+        if let Some(said) = said {
+            self.note(format!("a batch of the producer of stream {stream} is not acknowledged: {said}"));
+        }
     }
 
     fn answer_all(&mut self) {
@@ -507,6 +639,11 @@ impl World {
     fn collect_answers(&mut self) {
         let answers = std::mem::take(&mut *self.sink.0.lock());
         for (token, result) in answers {
+            let expects = |slot: &Slot| slot.client.as_ref().is_some_and(|client| client.expects(token));
+            if let Some(index) = self.slots.iter().position(expects) {
+                self.hear(index, token, result);
+                continue;
+            }
             let Some(slot) = self.slots.iter_mut().find(|slot| slot.sent.contains_key(&token)) else { continue };
             let batch = slot.sent.remove(&token).expect("just found");
             let stream = slot.identity.stream;
@@ -644,6 +781,9 @@ impl World {
             }
             let stream = slot.identity.stream;
             slot.model.check(partition, restarted.is_some()).map_err(|what| format!("stream {stream}: {what}"))?;
+            for kept in slot.client.iter().flat_map(|client| &client.kept) {
+                slot.model.reopen(&kept.batch);
+            }
             for (key, known) in &mut slot.state {
                 let found = partition.state_get(key).map_err(|error| error.to_string())?.map(|bytes| bytes.to_vec());
                 if !known.contains(&found) {
@@ -661,8 +801,11 @@ impl World {
     }
 }
 
-fn encode(batch: &Batch, keys: Option<u64>) -> BatchView {
+fn encode(batch: &Batch, keys: Option<u64>, producer: Option<(ProducerId, u32, u64)>) -> BatchView {
     let mut builder = BatchBuilder::new(Codec::None);
+    if let Some((id, epoch, base_sequence)) = producer {
+        builder.producer(id, epoch, base_sequence);
+    }
     for (number, length) in batch {
         let record = Record::new(value(*number, *length));
         let record = if keys.is_some() { record.key(key(*number, keys).to_le_bytes().to_vec()) } else { record };

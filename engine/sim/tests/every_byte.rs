@@ -12,14 +12,18 @@ use std::sync::Arc;
 
 use millstream_log::storage::{Access, Storage};
 use millstream_log::{
-    Drive, Environment, Identity, Kind, Log, LogConfig, LogError, Partition, PartitionConfig, Recovered, SystemClock,
+    Drive, Environment, Identity, Kind, Log, LogConfig, LogError, NewBatch, Partition, PartitionConfig, Recovered,
+    SystemClock,
 };
 use millstream_protocol::batch::{BatchBuilder, BatchHeader, BatchView, Codec};
-use millstream_protocol::{Epoch, Incarnation, Offset, PartitionId, Record, StreamId};
+use millstream_protocol::{Epoch, Incarnation, Offset, PartitionId, ProducerId, Record, StreamId};
 use millstream_sim::{Nature, SimDisk};
 
 const ROOT: &str = "/data";
 const BATCH: u64 = 3;
+const PRODUCER: ProducerId = ProducerId(5);
+/// Below lies a whole segment of partition 0, which goes.
+const DELETED: u64 = 14;
 
 fn config() -> LogConfig {
     LogConfig { lanes: 1, index_interval_bytes: 200, unsynced_bytes: 64 << 10, ..LogConfig::default() }
@@ -44,12 +48,14 @@ fn open(disk: &SimDisk) -> Result<Log, LogError> {
     Log::open_in(environment, Path::new(ROOT), config(), 7)
 }
 
-fn batch(first: u64) -> BatchView {
+/// Its records have dedup ids, and its producer is the only one of its partition: what is known of it is in files, too.
+fn batch(first: u64) -> NewBatch {
     let mut builder = BatchBuilder::new(Codec::None);
+    builder.producer(PRODUCER, 0, first);
     for n in first..first + BATCH {
-        builder.push(&Record::new(format!("record {n}"))).unwrap();
+        builder.push(&Record::new(format!("record {n}")).header("ms-dedup-id", format!("{n}"))).unwrap();
     }
-    BatchView::parse(&builder.finish().unwrap()).unwrap()
+    NewBatch::with_dedup_ids(BatchView::parse(&builder.finish().unwrap()).unwrap()).unwrap()
 }
 
 /// Two partitions of several segments, with state, written side by side so that the journal has its share.
@@ -63,7 +69,7 @@ fn write(disk: &SimDisk) -> Log {
         log.step();
         if n == 12 {
             partitions[0].state_put("lake/1", Some(b"landed up to 12")).unwrap();
-            partitions[0].delete_before(Offset(2)).unwrap();
+            partitions[0].delete_before(Offset(DELETED)).unwrap();
             // A tenth of a second without appends: everything so far is marked as durable.
             log.tick(true);
         }
@@ -101,6 +107,8 @@ struct Given {
     end: u64,
     start: u64,
     state: Option<Vec<u8>>,
+    /// What is known of its producer.
+    next_sequence: Option<u64>,
 }
 
 /// What a start gives and says.
@@ -149,7 +157,8 @@ fn look(disk: &SimDisk) -> Seen {
 fn give(partition: &Partition) -> Given {
     let (start, end) = (partition.log_start().0, partition.high_watermark().0);
     let state = partition.state_get("lake/1").unwrap().map(|bytes| bytes.to_vec());
-    let mut given = Given { end, start, state, ..Given::default() };
+    let next_sequence = partition.next_sequence(PRODUCER);
+    let mut given = Given { end, start, state, next_sequence, ..Given::default() };
     let mut next = start;
     while next < end {
         match partition.read(Offset(next), 1 << 20) {
@@ -221,6 +230,15 @@ fn judge(what: &str, before: &[Given], seen: &Seen, hurt: Option<(u32, u64, u64)
                 }
             }
         }
+        // Never more than is there; less only where records are lost, too, or it is said.
+        assert!(after.next_sequence <= before.next_sequence, "{what}: partition {n}: {seen:?}");
+        if after.next_sequence < before.next_sequence {
+            let lost = before.next_sequence.unwrap_or(0) - after.next_sequence.unwrap_or(0);
+            assert!(
+                seen.is_noticed() || lost <= unmarked,
+                "{what}: partition {n}: what is known of its producer is gone"
+            );
+        }
         assert!(after.records.keys().all(|offset| before.records.contains_key(offset)), "{what}: nothing new appears");
         assert!(
             after.end + unmarked >= before.end,
@@ -234,7 +252,8 @@ fn before(disk: &SimDisk) -> Vec<Given> {
     let seen = look(&disk.fork());
     assert!(!seen.is_noticed(), "an undamaged log reports nothing: {seen:?}");
     let given: Vec<Given> = seen.partitions.into_iter().map(Option::unwrap).collect();
-    assert_eq!(given[0].records.len() as u64, 14 * BATCH - 2);
+    assert_eq!(given[0].records.len() as u64, 14 * BATCH - DELETED);
+    assert!(given.iter().all(|given| given.next_sequence == Some(14 * BATCH)));
     assert_eq!(given[1].records.len() as u64, 14 * BATCH);
     given
 }
@@ -243,6 +262,7 @@ fn files(disk: &SimDisk) -> Vec<(PathBuf, u64, Layout)> {
     let files = disk.files(Path::new(ROOT)).into_iter();
     let files: Vec<_> = files.map(|(path, length)| (path.clone(), length, layout(disk, &path))).collect();
     assert!(files.len() >= 12, "segments, indexes, state, checkpoints: {files:?}");
+    assert!(files.iter().any(|(path, ..)| path.extension().is_some_and(|ending| ending == "tables")));
     files
 }
 

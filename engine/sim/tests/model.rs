@@ -33,13 +33,14 @@ fn run_all(count: u64, work: impl Fn(u64) + Sync) {
 
 #[test]
 fn the_log_keeps_its_promises_for_every_seed() {
-    let [acknowledged, faults, replayed, compacted] = [const { AtomicU64::new(0) }; 4];
+    let [acknowledged, faults, replayed, compacted, resent] = [const { AtomicU64::new(0) }; 5];
     run_all(seeds(), |seed| match run(seed, None) {
         Ok(report) => {
             acknowledged.fetch_add(report.acknowledged, Ordering::Relaxed);
             faults.fetch_add(report.faults, Ordering::Relaxed);
             replayed.fetch_add(report.replayed, Ordering::Relaxed);
             compacted.fetch_add(report.compacted, Ordering::Relaxed);
+            resent.fetch_add(report.resent, Ordering::Relaxed);
         }
         Err(failure) => panic!("{failure}"),
     });
@@ -48,6 +49,7 @@ fn the_log_keeps_its_promises_for_every_seed() {
     assert!(faults.into_inner() > seeds(), "the disk had faults");
     assert!(replayed.into_inner() > seeds(), "journals were replayed");
     assert!(compacted.into_inner() > seeds(), "records were compacted away");
+    assert!(resent.into_inner() > seeds(), "batches were sent more than once");
 }
 
 #[test]

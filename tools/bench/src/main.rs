@@ -5,10 +5,14 @@
 //! figures of two days.
 #![forbid(unsafe_code)]
 
+mod commits;
 mod consume;
+mod groups;
+mod members;
 mod payload;
 mod produce;
 mod report;
+mod server;
 mod target;
 
 use std::process::ExitCode;
@@ -38,6 +42,10 @@ enum Command {
     Produce(Produce),
     /// Read a stream from its beginning
     Consume(Consume),
+    /// Be many members of many groups, and see what they cost and how fast one group rebalances
+    Groups(groups::Groups),
+    /// Commit offsets, and see how many become durable beside plain appends
+    Commits(commits::Commits),
 }
 
 /// When to end: whichever comes first.
@@ -154,12 +162,20 @@ async fn main() -> ExitCode {
 
 async fn run(cli: Cli) -> Result<(), Failure> {
     let client = cli.target.connect().await?;
-    let report = match &cli.command {
-        Command::Produce(command) => produce::run(&client, command).await,
-        Command::Consume(command) => consume::run(&client, command).await,
+    let printed = match &cli.command {
+        Command::Produce(command) => produce::run(&client, command).await.and_then(|report| report.print(cli.json)),
+        Command::Consume(command) => consume::run(&client, command).await.and_then(|report| report.print(cli.json)),
+        Command::Groups(command) => {
+            let report = Box::pin(groups::run(&client, &cli.target, command)).await;
+            report.and_then(|report| report::print(&report, &report, cli.json))
+        }
+        Command::Commits(command) => {
+            let report = Box::pin(commits::run(&client, command)).await;
+            report.and_then(|report| report::print(&report, &report, cli.json))
+        }
     };
     client.close().await;
-    report?.print(cli.json)
+    printed
 }
 
 #[cfg(test)]

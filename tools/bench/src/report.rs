@@ -8,6 +8,21 @@ use serde::Serialize;
 
 use crate::Failure;
 
+/// Prints a result on stdout: as one line of JSON, or as text for people.
+pub fn print(report: &impl Serialize, for_people: &impl std::fmt::Display, json: bool) -> Result<(), Failure> {
+    let text = match json {
+        true => serde_json::to_string(report).expect("plain structs always serialize"),
+        false => for_people.to_string(),
+    };
+    writeln!(std::io::stdout(), "{text}")
+        .map_err(|error| Failure { exit: 70, text: format!("cannot write the output: {error}") })
+}
+
+/// Microseconds, up to an hour, to three digits.
+pub fn histogram_us() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 3_600_000_000, 3).expect("the bounds are legal")
+}
+
 /// A run's result.
 #[derive(Debug, Serialize)]
 pub struct Report {
@@ -38,6 +53,21 @@ pub struct Latency {
     pub p99_us: u64,
     pub p999_us: u64,
     pub max_us: u64,
+}
+
+impl std::fmt::Display for Latency {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ms = |us: u64| us as f64 / 1e3;
+        write!(
+            f,
+            "p50 {:.2}  p90 {:.2}  p99 {:.2}  p99.9 {:.2}  max {:.2}",
+            ms(self.p50_us),
+            ms(self.p90_us),
+            ms(self.p99_us),
+            ms(self.p999_us),
+            ms(self.max_us)
+        )
+    }
 }
 
 impl From<&Histogram<u64>> for Latency {
@@ -74,10 +104,7 @@ impl Report {
 
     /// Prints it on stdout.
     pub fn print(&self, json: bool) -> Result<(), Failure> {
-        let text =
-            if json { serde_json::to_string(self).expect("plain structs always serialize") } else { self.for_people() };
-        writeln!(std::io::stdout(), "{text}")
-            .map_err(|error| Failure { exit: 70, text: format!("cannot write the output: {error}") })
+        print(self, &self.for_people(), json)
     }
 
     fn for_people(&self) -> String {
@@ -93,15 +120,7 @@ impl Report {
             self.bytes_per_second / 1e6,
         );
         if let Some(latency) = &self.latency {
-            let ms = |us: u64| us as f64 / 1e3;
-            text += &format!(
-                "\n  ack ms: p50 {:.2}  p90 {:.2}  p99 {:.2}  p99.9 {:.2}  max {:.2}",
-                ms(latency.p50_us),
-                ms(latency.p90_us),
-                ms(latency.p99_us),
-                ms(latency.p999_us),
-                ms(latency.max_us),
-            );
+            text += &format!("\n  ack ms: {latency}");
         }
         if let Some(resent) = self.batches_resent.filter(|resent| *resent > 0) {
             text += &format!("\n  {resent} batches were sent again: the connection was lost on the way");

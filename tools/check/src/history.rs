@@ -17,11 +17,15 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
+use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use crate::value::ValueId;
+
+mod group;
+
+pub use group::{CommitOutcome, InGroup, OfGroup};
 
 /// A partition of a stream; streams are numbered as the harness likes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -128,6 +132,22 @@ pub enum What {
         /// Its high watermark.
         high_watermark: u64,
     },
+    /// The values of this producer stand once, however often they are sent: it is idempotent, or its records have dedup
+    /// ids. A producer is *plain* unless this is said of it.
+    Once {
+        /// As its values name it.
+        producer: u32,
+    },
+    /// A producer was given its number under the name of another one, which is fenced with that: nothing of the other
+    /// one is stored any more.
+    Replaced {
+        /// The one that is fenced, as its values name it.
+        producer: u32,
+        /// The one that has its name now.
+        by: u32,
+    },
+    /// Of a consumer group.
+    Group(OfGroup),
     /// The server's life.
     Server(Life),
     /// A part of the last read, by a fresh client, of everything there is.
@@ -166,22 +186,39 @@ pub enum Life {
     Stop,
 }
 
-/// The one clock of a history.
+/// The one clock of a history: the machine's monotonic one, from an origin that the processes of a run share.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
-    start: Instant,
+    origin_ns: u64,
 }
 
 impl Clock {
     /// A clock that stands at 0.
     pub fn start() -> Self {
-        Self { start: Instant::now() }
+        Self { origin_ns: machine_ns() }
+    }
+
+    /// The clock of another process on this machine, by its [`origin_ns`](Self::origin_ns).
+    pub fn of_origin(origin_ns: u64) -> Self {
+        Self { origin_ns }
+    }
+
+    /// What another process needs to go by the same clock.
+    pub fn origin_ns(self) -> u64 {
+        self.origin_ns
     }
 
     /// Nanoseconds since its start.
     pub fn now_ns(self) -> u64 {
-        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        machine_ns().saturating_sub(self.origin_ns)
     }
+}
+
+/// The same for all processes until the machine starts anew.
+fn machine_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    let parts = u64::try_from(now.tv_sec).ok().zip(u64::try_from(now.tv_nsec).ok());
+    parts.map_or(0, |(seconds, ns)| seconds.saturating_mul(1_000_000_000).saturating_add(ns))
 }
 
 /// Writes one process's events to a file of its own.
@@ -201,11 +238,16 @@ impl Recorder {
     /// # Errors
     /// The file cannot be made, or is there already.
     pub fn create(dir: &Path, process: u32, clock: Clock) -> Result<Self, HistoryError> {
-        let path = dir.join(format!("process-{process:04}.jsonl"));
+        let path = Self::path(dir, process);
         match File::create_new(&path) {
             Ok(file) => Ok(Self { path, process, clock, out: BufWriter::new(file), failed: None }),
             Err(source) => Err(HistoryError::Io { path, source }),
         }
+    }
+
+    /// Where a process's file is.
+    pub fn path(dir: &Path, process: u32) -> PathBuf {
+        dir.join(format!("process-{process:04}.jsonl"))
     }
 
     /// The clock it goes by.
@@ -225,6 +267,15 @@ impl Recorder {
             let written = serde_json::to_writer(&mut self.out, &event).map_err(io::Error::from);
             self.failed = written.and_then(|()| self.out.write_all(b"\n")).err();
         }
+    }
+
+    /// Hands what is buffered to the system, so that it is there even if this process is killed.
+    ///
+    /// # Errors
+    /// As [`finish`](Self::finish).
+    pub fn flush(&mut self) -> Result<(), HistoryError> {
+        let done = self.failed.take().map_or_else(|| self.out.flush(), Err);
+        done.map_err(|source| HistoryError::Io { path: self.path.clone(), source })
     }
 
     /// Writes out what is buffered.
@@ -262,11 +313,31 @@ pub enum HistoryError {
     },
 }
 
+/// How a file ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Whole,
+    /// Whoever wrote it was killed: a last line without its end was never acted on.
+    Killed,
+}
+
 /// Hands every event of a file to `take`, in the file's order.
 ///
 /// # Errors
 /// The file cannot be read, or a line is not an event; what came before it was taken.
-pub fn read(path: &Path, mut take: impl FnMut(Event)) -> Result<(), HistoryError> {
+pub fn read(path: &Path, take: impl FnMut(Event)) -> Result<(), HistoryError> {
+    read_until_end(path, Ending::Whole, take)
+}
+
+/// As [`read`], of a process that was killed: a last line without its end is passed over.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_killed(path: &Path, take: impl FnMut(Event)) -> Result<(), HistoryError> {
+    read_until_end(path, Ending::Killed, take)
+}
+
+fn read_until_end(path: &Path, ending: Ending, mut take: impl FnMut(Event)) -> Result<(), HistoryError> {
     let failed = |source| HistoryError::Io { path: path.to_owned(), source };
     let mut input = BufReader::with_capacity(1 << 20, File::open(path).map_err(failed)?);
     let mut text = Vec::new();
@@ -277,7 +348,10 @@ pub fn read(path: &Path, mut take: impl FnMut(Event)) -> Result<(), HistoryError
         }
         let bad = |reason: String| HistoryError::BadLine { path: path.to_owned(), line, reason };
         if text.pop() != Some(b'\n') {
-            return Err(bad("its end is missing; whoever wrote it did not finish".into()));
+            match ending {
+                Ending::Killed => break,
+                Ending::Whole => return Err(bad("its end is missing; whoever wrote it did not finish".into())),
+            }
         }
         take(serde_json::from_slice(&text).map_err(|error| bad(error.to_string()))?);
     }
@@ -290,6 +364,14 @@ mod tests {
 
     const AT: Place = Place { stream: 0, partition: 2 };
 
+    fn of_group(what: InGroup) -> What {
+        What::Group(OfGroup { group: 1, member: 17, what })
+    }
+
+    fn commit_done(outcome: CommitOutcome) -> What {
+        of_group(InGroup::CommitDone { at: AT, epoch: 3, offset: 9, invoked_ns: 4, outcome })
+    }
+
     fn events() -> Vec<What> {
         let (values, code) = (vec![ValueId::new(3, 0), ValueId::new(3, 1)], 402);
         vec![
@@ -301,6 +383,19 @@ mod tests {
             What::Fetch { at: AT, records: vec![(7, Some(ValueId::new(3, 0))), (8, None)], high_watermark: 9 },
             What::Gap { at: AT, from: 1, resume: 2, code: 501 },
             What::Tail { at: AT, invoked_ns: 5, start: 0, high_watermark: 9 },
+            What::Once { producer: 3 },
+            What::Replaced { producer: 3, by: 4 },
+            of_group(InGroup::Joined { streams: vec![0] }),
+            of_group(InGroup::Assigned { at: AT, epoch: 3 }),
+            of_group(InGroup::Revoked { at: AT, epoch: 3 }),
+            of_group(InGroup::Lost { at: AT, epoch: 3 }),
+            of_group(InGroup::Delivered { at: AT, epoch: 3, records: vec![(7, Some(ValueId::new(3, 0))), (8, None)] }),
+            of_group(InGroup::Commit { at: AT, epoch: 3, offset: 9 }),
+            commit_done(CommitOutcome::Ok),
+            commit_done(CommitOutcome::Refused { code: 307 }),
+            commit_done(CommitOutcome::Unknown { code: 402 }),
+            of_group(InGroup::Committed { at: AT, offset: None, invoked_ns: 4 }),
+            of_group(InGroup::Reset { at: AT, offset: 0, invoked_ns: 4 }),
             What::Server(Life::KillInRecovery),
             What::Final { at: AT, records: vec![(7, Some(ValueId::new(3, 0)))] },
             What::FinalEnd { at: AT, start: 0, end: 9 },
@@ -324,6 +419,31 @@ mod tests {
         let event = Event { at_ns: 1_204_411, process: 3, what: What::Invoke { at: AT, values } };
         let line = r#"{"t":1204411,"proc":3,"e":{"invoke":{"at":{"stream":0,"part":2},"values":[3298534883328,3298534883329]}}}"#;
         assert_eq!(serde_json::to_string(&event).expect("JSON"), line);
+        let event = Event { at_ns: 9, process: 4, what: of_group(InGroup::Assigned { at: AT, epoch: 3 }) };
+        let line = r#"{"t":9,"proc":4,"e":{"group":{"group":1,"member":17,"did":{"assigned":{"at":{"stream":0,"part":2},"epoch":3}}}}}"#;
+        assert_eq!(serde_json::to_string(&event).expect("JSON"), line);
+    }
+
+    #[test]
+    fn a_line_that_a_kill_cut_off_is_passed_over_where_a_kill_is_known_of_and_nowhere_else() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("p.jsonl");
+        let good = r#"{"t":1,"proc":1,"e":{"server":"start"}}"#;
+        std::fs::write(&path, format!("{good}\n{}", &good[..20])).expect("written");
+        let mut taken = 0;
+        read_killed(&path, |_| taken += 1).expect("read");
+        assert_eq!(taken, 1);
+        assert!(read(&path, drop).is_err());
+        std::fs::write(&path, format!("{}\n{good}\n", &good[..20])).expect("written");
+        assert!(read_killed(&path, drop).is_err(), "within a file nothing is cut off");
+    }
+
+    #[test]
+    fn two_clocks_of_one_origin_agree() {
+        let one = Clock::start();
+        let other = Clock::of_origin(one.origin_ns());
+        let times = [one.now_ns(), other.now_ns(), one.now_ns()];
+        assert!(times.is_sorted() && times[0] < 1_000_000_000, "{times:?}");
     }
 
     #[test]

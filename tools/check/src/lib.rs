@@ -2,11 +2,11 @@
 //!
 //! - [`history`]: the events, one JSON line each; who writes them and who reads them.
 //! - [`value`]: the payload that tells who sent it and whether it is whole.
-//! - [`log`]: the checkers L1 to L9. [`verdict`]: what they found.
+//! - [`log`]: the checkers of the log and of consumer groups. [`verdict`]: what they found.
 //! - [`seeded`]: choices out of a seed, for whoever makes load.
 //!
 //! It looks at histories only: it knows no server, no client and no disk, so that none of them can talk it round.
-//! Not here: queues, groups and lakes have checkers of their own once they exist.
+//! Not here: queues and lakes have checkers of their own once they exist.
 //!
 //! # Example
 //! ```

@@ -29,11 +29,18 @@ pub enum Check {
     Watermark,
     /// L9: a record was served, and then it was gone.
     ReadThenGone,
+    /// L11: a partition with two owners in a group, a commit that should not have been taken, one that was taken and is
+    /// gone, or a record that was not done and that nobody of the group gets.
+    Group,
+    /// L13: a record counts as done in a group, and nobody of the group got it.
+    Unseen,
+    /// L15: a producer that was fenced by a newer one of its name stored a record.
+    Fenced,
 }
 
 impl Check {
     /// All of them, by number.
-    pub const ALL: [Check; 9] = [
+    pub const ALL: [Check; 12] = [
         Check::LostWrite,
         Check::Phantom,
         Check::Divergence,
@@ -43,6 +50,9 @@ impl Check {
         Check::Position,
         Check::Watermark,
         Check::ReadThenGone,
+        Check::Group,
+        Check::Unseen,
+        Check::Fenced,
     ];
 
     /// Its number, for example `L1`.
@@ -57,6 +67,9 @@ impl Check {
             Check::Position => "L7",
             Check::Watermark => "L8",
             Check::ReadThenGone => "L9",
+            Check::Group => "L11",
+            Check::Unseen => "L13",
+            Check::Fenced => "L15",
         }
     }
 
@@ -72,6 +85,9 @@ impl Check {
             Check::Position => "gap or step back",
             Check::Watermark => "watermark",
             Check::ReadThenGone => "read, then gone",
+            Check::Group => "group",
+            Check::Unseen => "unseen",
+            Check::Fenced => "fenced write",
         }
     }
 }
@@ -130,6 +146,16 @@ pub struct Counts {
     pub duplicates: u64,
     /// Values that may have been sent more than once.
     pub resent: u64,
+    /// Records that members of groups worked on, repeats included (they are among the fetched ones).
+    pub delivered: u64,
+    /// Of them those that somebody of the group had worked on before.
+    pub redelivered: u64,
+    /// What may be worked on again, at most: under each hold, the records behind the last commit that was taken.
+    pub uncommitted: u64,
+    /// Commits that were taken,
+    pub commits: u64,
+    /// and commits that were refused.
+    pub commits_refused: u64,
 }
 
 /// The judgement of a history.

@@ -4,7 +4,7 @@ mod support;
 
 use std::collections::{HashMap, HashSet};
 
-use millstream_check::history::{Event, Place, What};
+use millstream_check::history::{CommitOutcome, Event, InGroup, OfGroup, Place, What};
 use millstream_check::log::{LogHistory, Rules};
 use millstream_check::seeded::Seeded;
 use millstream_check::value::ValueId;
@@ -27,6 +27,12 @@ proptest! {
     #[test]
     fn a_legal_run_is_good((seed, steps) in runs()) {
         let verdict = judge(&support::run(seed, steps));
+        prop_assert!(verdict.is_good(), "{verdict}\n{:#?}", verdict.violations());
+    }
+
+    #[test]
+    fn a_legal_run_of_a_group_is_good((seed, steps) in runs()) {
+        let verdict = judge(&support::group::run(seed, steps));
         prop_assert!(verdict.is_good(), "{verdict}\n{:#?}", verdict.violations());
     }
 
@@ -132,8 +138,17 @@ fn any_read(event: &mut Event) -> Option<&mut Vec<(u64, Option<ValueId>)>> {
     }
 }
 
+/// Values of which no second copy is legal.
 fn sent_once(events: &[Event]) -> HashSet<ValueId> {
+    let exact = |event: &Event| match event.what {
+        What::Once { producer } => Some(producer),
+        _ => None,
+    };
+    let exact: HashSet<u32> = events.iter().filter_map(exact).collect();
     let once = |event: &Event| match &event.what {
+        What::Invoke { values, .. } => {
+            values.iter().copied().filter(|value| exact.contains(&value.producer())).collect()
+        }
         What::Ok { values, resends: 0, .. } | What::Info { values, resends: 0, .. } => values.clone(),
         _ => Vec::new(),
     };
@@ -149,6 +164,154 @@ fn a_spoilt_run_is_noticed_in_99_of_100_cases() {
             let (seed, steps) = runs().new_tree(&mut runner).expect("runs can be made").current();
             let mut events = support::run(seed, steps);
             if spoil(&mut events, mutation, &mut Seeded::new(seed)).is_some() {
+                spoilt += 1;
+                if judge(&events).is_good() {
+                    missed.push((seed, steps));
+                }
+            }
+        }
+        assert!(missed.len() * 100 <= spoilt, "{mutation:?}: {} of {spoilt} were missed: {missed:?}", missed.len());
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum GroupMutation {
+    /// Nobody got a record.
+    Unseen,
+    /// A commit that was refused is taken.
+    StaleCommit,
+    /// An answer says less than what was known.
+    Back,
+    /// Another member is told the same.
+    TwoOwners,
+    /// A member begins a record too early.
+    TooEarly,
+}
+
+const GROUP_MUTATIONS: [GroupMutation; 5] = [
+    GroupMutation::Unseen,
+    GroupMutation::StaleCommit,
+    GroupMutation::Back,
+    GroupMutation::TwoOwners,
+    GroupMutation::TooEarly,
+];
+
+/// Spoils one thing that a group observed; `None` if there is nothing of the kind.
+fn spoil_group(events: &mut Vec<Event>, mutation: GroupMutation, seeded: &mut Seeded) -> Option<()> {
+    match mutation {
+        GroupMutation::Unseen => {
+            let mut times: HashMap<(Place, u64), u32> = HashMap::new();
+            for (at, records) in events.iter_mut().filter_map(delivered) {
+                records.iter().for_each(|(offset, _)| *times.entry((at, *offset)).or_default() += 1);
+            }
+            let once = |(at, offset): &(Place, u64)| times[&(*at, *offset)] == 1;
+            let all = events
+                .iter_mut()
+                .filter_map(delivered)
+                .flat_map(|(at, records)| records.iter().map(move |(offset, _)| (at, *offset)).collect::<Vec<_>>());
+            let (at, offset) = chosen(seeded, all.filter(once))?;
+            let of = events.iter_mut().filter_map(delivered).filter(|(place, _)| *place == at);
+            of.for_each(|(_, records)| records.retain(|(other, _)| *other != offset));
+        }
+        GroupMutation::StaleCommit => {
+            let outcomes = events.iter_mut().filter_map(|event| match in_group(event)? {
+                InGroup::CommitDone { outcome, .. } if matches!(outcome, CommitOutcome::Refused { .. }) => {
+                    Some(outcome)
+                }
+                _ => None,
+            });
+            *chosen(seeded, outcomes)? = CommitOutcome::Ok;
+        }
+        GroupMutation::Back => {
+            let by = seeded.of(1..=3);
+            let mut known: HashMap<Place, u64> = HashMap::new();
+            let mut lowered = Vec::new();
+            for (index, event) in events.iter_mut().enumerate() {
+                match in_group(event) {
+                    Some(InGroup::CommitDone { at, offset, outcome: CommitOutcome::Ok, .. }) => {
+                        let known = known.entry(*at).or_default();
+                        *known = (*known).max(*offset);
+                    }
+                    Some(InGroup::Committed { at, .. }) => {
+                        lowered.extend(known.get(at).filter(|known| **known >= by).map(|known| (index, known - by)));
+                    }
+                    _ => {}
+                }
+            }
+            let (index, less) = chosen(seeded, lowered.into_iter())?;
+            if let Some(InGroup::Committed { offset, .. }) = in_group(&mut events[index]) {
+                *offset = Some(less);
+            }
+        }
+        GroupMutation::TwoOwners => {
+            let told = |(index, event): (usize, &mut Event)| match in_group(event)? {
+                InGroup::Assigned { .. } => Some(index),
+                _ => None,
+            };
+            let index = chosen(seeded, events.iter_mut().enumerate().filter_map(told))?;
+            let mut other = events[index].clone();
+            if let What::Group(OfGroup { member, .. }) = &mut other.what {
+                *member += 1_000;
+            }
+            events.push(other);
+        }
+        GroupMutation::TooEarly => {
+            let values: HashMap<(Place, u64), Option<ValueId>> = events
+                .iter_mut()
+                .filter_map(delivered)
+                .flat_map(|(at, records)| {
+                    records.iter().map(move |(offset, v)| ((at, *offset), *v)).collect::<Vec<_>>()
+                })
+                .collect();
+            // Behind a commit that was taken under an older epoch.
+            let mut taken: HashMap<Place, (u64, u32)> = HashMap::new();
+            let mut begun: HashSet<(Place, u32)> = HashSet::new();
+            let mut early = Vec::new();
+            for (index, event) in events.iter_mut().enumerate() {
+                match in_group(event) {
+                    Some(InGroup::CommitDone { at, offset, epoch, outcome: CommitOutcome::Ok, .. }) => {
+                        taken.insert(*at, (*offset, *epoch));
+                    }
+                    Some(InGroup::Delivered { at, epoch, records }) if begun.insert((*at, *epoch)) => {
+                        let first = records[0].0;
+                        let at_commit = taken.get(at).is_some_and(|(offset, older)| *offset == first && older < epoch);
+                        early.extend((at_commit && first > 0).then_some(index));
+                    }
+                    _ => {}
+                }
+            }
+            let index = chosen(seeded, early.into_iter())?;
+            let (at, records) = delivered(&mut events[index])?;
+            let before = records[0].0 - 1;
+            records.insert(0, (before, values[&(at, before)]));
+        }
+    }
+    Some(())
+}
+
+fn in_group(event: &mut Event) -> Option<&mut InGroup> {
+    match &mut event.what {
+        What::Group(of) => Some(&mut of.what),
+        _ => None,
+    }
+}
+
+fn delivered(event: &mut Event) -> Option<(Place, &mut Vec<(u64, Option<ValueId>)>)> {
+    match in_group(event)? {
+        InGroup::Delivered { at, records, .. } => Some((*at, records)),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_spoilt_run_of_a_group_is_noticed_in_99_of_100_cases() {
+    let mut runner = TestRunner::deterministic();
+    for mutation in GROUP_MUTATIONS {
+        let (mut spoilt, mut missed) = (0, Vec::new());
+        while spoilt < 300 {
+            let (seed, steps) = runs().new_tree(&mut runner).expect("runs can be made").current();
+            let mut events = support::group::run(seed, steps);
+            if spoil_group(&mut events, mutation, &mut Seeded::new(seed)).is_some() {
                 spoilt += 1;
                 if judge(&events).is_good() {
                     missed.push((seed, steps));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use millstream_protocol::batch::Codec;
 use millstream_protocol::frame::control::{Durability, LakeFormat};
+use millstream_protocol::frame::group::ResetTo;
 use millstream_protocol::{ByteSize, Timestamp};
 
 use crate::context::ServerFlags;
@@ -51,6 +52,9 @@ pub enum Command {
     Produce(Produce),
     /// Print a stream's records
     Consume(Consume),
+    /// Show, reset and delete consumer groups
+    #[command(subcommand)]
+    Group(Group),
     /// Land streams as files in a directory or bucket
     #[command(subcommand)]
     Lake(Lake),
@@ -155,6 +159,9 @@ pub struct StreamCreate {
     /// With --cleanup compact: how long every record stays, whatever its key [default: 0s]
     #[arg(long, value_name = "SPAN", value_parser = parse_span)]
     pub min_compaction_lag: Option<Duration>,
+    /// How long a dedup id is remembered, from its first record: 1s to 24h [default: 5m]
+    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
+    pub dedup_window: Option<Duration>,
     /// How large a segment file gets [default: 256 MiB]
     #[arg(long, value_name = "SIZE")]
     pub segment_bytes: Option<ByteSize>,
@@ -171,7 +178,10 @@ pub const PARTITIONS_DEFAULT: u32 = 4;
 A blank line is passed over (as `lines` it is an empty record). With --key, a record whose field is missing or null has
 no key. A stream that is not there is made, with 4 partitions, and that is said.
 --on-error stop: everything before the bad line is stored, then exit 10. --on-error skip: bad lines are counted and named
-on stderr, exit 0.")]
+on stderr, exit 0.
+Each record is stored once, whatever has to be sent again. A second run is another producer: with --dedup-id or --dedup
+content the server remembers ids for the stream's dedup window (5 minutes unless it was made with --dedup-window), and what
+was sent before is counted, not stored.")]
 pub struct Produce {
     /// The stream
     pub stream: String,
@@ -202,6 +212,18 @@ pub struct Produce {
     /// How long to go on trying to deliver a record, for example while the server restarts
     #[arg(long, value_name = "SPAN", value_parser = parse_span)]
     pub delivery_timeout: Option<Duration>,
+    /// A name for this producer: one of that name that still runs elsewhere is fenced, and stores nothing more
+    #[arg(long, value_name = "NAME")]
+    pub producer_name: Option<String>,
+    /// Let a batch be stored twice rather than have the server remember what it has of this producer
+    #[arg(long, conflicts_with = "producer_name")]
+    pub no_idempotence: bool,
+    /// The top-level field of each JSON object that is its dedup id: a second record of the id (and key) is not stored
+    #[arg(long, value_name = "FIELD", conflicts_with = "dedup")]
+    pub dedup_id: Option<String>,
+    /// Derive dedup ids: content stores equal records (key and value) once
+    #[arg(long, value_enum, value_name = "HOW")]
+    pub dedup: Option<DedupChoice>,
     /// How many partitions a stream gets that is made on the way
     #[arg(long, value_name = "N", default_value_t = PARTITIONS_DEFAULT)]
     pub partitions: u32,
@@ -214,15 +236,21 @@ pub struct Produce {
 #[command(after_help = "\
 Without --follow it ends at the high watermark seen at the start; if that is less than --count, a note on stderr says so.
 json: {\"partition\",\"offset\",\"timestamp\",\"append_time\",\"key\",\"headers\",\"value\"} in a line; a value that is JSON stands as it
-is, other text as a string, other bytes as \"value_base64\"; a tombstone has \"tombstone\":true. value: the value and a line break.")]
+is, other text as a string, other bytes as \"value_base64\"; a tombstone has \"tombstone\":true. value: the value and a line break.
+
+With --group it shares the partitions with the group's other members and begins where the group was; it always follows. A
+record is committed after it was written to stdout: whoever is killed has its last records printed again by another member.
+Ctrl-C or SIGTERM: commits and leaves. json then has \"stream\" in front.")]
 pub struct Consume {
     /// The stream
-    pub stream: String,
-    /// Where to begin: earliest, latest, an offset, a time such as 2013-01-01T10:15:00Z, or a span ago such as -10m
+    #[arg(required_unless_present = "streams")]
+    pub stream: Option<String>,
+    /// Where to begin: earliest, latest, an offset, a time such as 2013-01-01T10:15:00Z, or a span ago such as -10m; with
+    /// --group where nothing is committed
     #[arg(long, value_name = "WHERE", default_value = "earliest", allow_hyphen_values = true)]
     pub from: Begin,
     /// Only this partition; may be given several times
-    #[arg(long, value_name = "N", value_delimiter = ',')]
+    #[arg(long, value_name = "N", value_delimiter = ',', conflicts_with = "group")]
     pub partition: Vec<u32>,
     /// Go on with what comes later
     #[arg(long, short)]
@@ -233,6 +261,88 @@ pub struct Consume {
     /// How records are printed
     #[arg(long, value_enum, default_value_t)]
     pub format: RecordFormat,
+    #[command(flatten)]
+    pub group: ConsumeGroup,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "As a member of a group")]
+pub struct ConsumeGroup {
+    /// Consume as a member of this group; it is made if it is not there
+    #[arg(long, value_name = "NAME")]
+    pub group: Option<String>,
+    /// A further stream to read; may be given several times
+    #[arg(long = "stream", value_name = "STREAM", value_delimiter = ',', requires = "group")]
+    pub streams: Vec<String>,
+    /// Makes it a static member of that name: restarted within its session it gets its partitions back
+    #[arg(long, value_name = "ID", requires = "group")]
+    pub instance: Option<String>,
+    /// How long after its last heartbeat it is taken for dead: 3s to 30m [default: 15s]
+    #[arg(long, value_name = "SPAN", value_parser = parse_span, requires = "group")]
+    pub session_timeout: Option<Duration>,
+    /// auto commits what was printed; none leaves the group where it is
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN", requires = "group")]
+    pub commit: CommitChoice,
+    /// How often to commit while records come; when there are none for the moment it is done at once
+    #[arg(long, value_name = "SPAN", value_parser = parse_span, default_value = "1s", requires = "group")]
+    pub commit_interval: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum CommitChoice {
+    /// What was printed
+    #[default]
+    Auto,
+    /// Never
+    None,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Group {
+    /// List all consumer groups with their lag
+    List,
+    /// Show a group's members, and how far it is in each partition
+    Describe {
+        /// The group
+        name: String,
+    },
+    /// Move the offsets of a group without members
+    Reset(GroupResetTo),
+    /// Delete a group without members, or its offsets in one stream; on a terminal it asks first
+    Delete {
+        /// The group
+        name: String,
+        /// Only forget its offsets in this stream
+        #[arg(long, value_name = "STREAM")]
+        offsets_of: Option<String>,
+        /// With --offsets-of: only in this partition; may be given several times
+        #[arg(long, value_name = "N", value_delimiter = ',', requires = "offsets_of")]
+        partition: Vec<u32>,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+earliest: the first record kept · latest: behind the last one · offset=N · time=2013-01-01T10:15:00Z: the first record appended
+then or later · shift=-100, shift=+100: by so many offsets from where it is, cut to what the log holds")]
+pub struct GroupResetTo {
+    /// The group; it is made if it is not there
+    pub name: String,
+    /// The stream
+    #[arg(long)]
+    pub stream: String,
+    /// Only this partition; may be given several times
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    pub partition: Vec<u32>,
+    /// Where to: earliest, latest, offset=N, time=WHEN, shift=±N
+    #[arg(long, value_name = "WHERE")]
+    pub to: ResetPlace,
+    /// Only show where it would go
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -351,6 +461,12 @@ pub enum OnError {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DedupChoice {
+    /// Of each record's key and value
+    Content,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Compression {
     /// Not at all
     None,
@@ -449,6 +565,28 @@ impl FromStr for Begin {
     }
 }
 
+/// Where a reset goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResetPlace(pub ResetTo);
+
+impl FromStr for ResetPlace {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let place = match text.split_once('=') {
+            None if text == "earliest" => Some(ResetTo::Earliest),
+            None if text == "latest" => Some(ResetTo::Latest),
+            Some(("offset", offset)) => offset.parse().ok().map(ResetTo::Offset),
+            Some(("time", time)) => parse_time(time).map(|time| ResetTo::Time(time.0)),
+            Some(("shift", by)) => by.parse().ok().map(ResetTo::Shift),
+            _ => None,
+        };
+        place.map(Self).ok_or_else(|| {
+            format!("'{text}' is no place: write earliest, latest, offset=17, time=2013-01-01T10:15:00Z or shift=-100")
+        })
+    }
+}
+
 fn parse_retention(text: &str) -> Result<Limit<Duration>, String> {
     if text == "forever" { Ok(Limit::None) } else { parse_span(text).map(Limit::Some) }
 }
@@ -490,9 +628,19 @@ mod tests {
             "millstream stream delete-before flights 0 17",
             "millstream produce flights",
             "millstream produce flights - --key tailnum --rate 5000/s",
+            "millstream stream create flights --dedup-window 1h",
+            "millstream produce flights --producer-name loader --dedup-id id",
+            "millstream produce flights --no-idempotence --dedup content",
             "millstream produce flights f.ndjson.zst --repeat 20 --on-error skip --format lines --no-create",
             "millstream consume flights --from earliest --count 5 --format value",
             "millstream consume flights --from -10m --follow --partition 0 --partition 2,3",
+            "millstream consume flights --group nyc --instance pod-3 --session-timeout 3s --commit none --count 5 --from latest",
+            "millstream consume --group nyc --stream flights --stream rides,fares --commit-interval 100ms",
+            "millstream group list --json",
+            "millstream group describe nyc",
+            "millstream group reset nyc --stream flights --partition 0 --partition 2,3 --to shift=-100 --dry-run",
+            "millstream group delete nyc --yes",
+            "millstream group delete nyc --offsets-of flights --partition 1",
             "millstream lake add nyc --stream flights --url file:///tmp/x --format parquet --roll-size 64MiB --roll-age 60s",
             "millstream lake flush nyc --timeout 60s",
             "millstream lake status nyc --json",
@@ -515,11 +663,37 @@ mod tests {
             "millstream produce flights --repeat 0",
             "millstream consume flights --from yesterday",
             "millstream consume flights --from -10",
+            "millstream consume",
+            "millstream consume --stream flights",
+            "millstream consume flights --instance pod-3",
+            "millstream consume flights --commit none",
+            "millstream consume flights --group nyc --partition 0",
+            "millstream consume flights --group nyc --commit sometimes",
+            "millstream group reset nyc --to earliest",
+            "millstream group reset nyc --stream flights",
+            "millstream group reset nyc --stream flights --to 17",
+            "millstream group reset nyc --stream flights --to offset=-1",
+            "millstream group reset nyc --stream flights --to time=yesterday",
+            "millstream group delete nyc --partition 1",
             "millstream lake add nyc --stream flights",
             "millstream serve --set lanes",
             "millstream serve --tls-key k.pem",
         ] {
             assert_eq!(parse(line).expect_err(line).exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn places_to_reset_to_are_told_apart() {
+        for (text, to) in [
+            ("earliest", ResetTo::Earliest),
+            ("latest", ResetTo::Latest),
+            ("offset=17", ResetTo::Offset(17)),
+            ("time=1970-01-01T00:00:01Z", ResetTo::Time(1_000)),
+            ("shift=-100", ResetTo::Shift(-100)),
+            ("shift=+100", ResetTo::Shift(100)),
+        ] {
+            assert_eq!(text.parse(), Ok(ResetPlace(to)));
         }
     }
 

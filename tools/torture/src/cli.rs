@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::group::member::Member;
+
 /// Tortures a Millstream server, and judges what its clients saw.
 ///
 /// The last line of stdout is the verdict. Exit code 0: PASS; 1: FAIL; 2: the run could not begin.
@@ -19,6 +21,13 @@ pub struct Cli {
 pub enum Command {
     /// Kill the server again and again under load
     Kill(Kill),
+    /// Kill the server and cut connections under producers whose records stand once, and count how often each stands
+    Producers(Producers),
+    /// Kill members of a consumer group every second, and the server twice, and see whether every record was worked on
+    Groups(Groups),
+    /// A member of the group of `groups`, which starts it
+    #[command(hide = true)]
+    Member(Member),
     /// Run the log on a simulated disk that misbehaves, and hold it against its model
     Sim(Sim),
 }
@@ -74,6 +83,59 @@ pub struct Kill {
     pub keep_dir: Option<PathBuf>,
 }
 
+#[derive(Debug, Clone, Args)]
+pub struct Producers {
+    /// How often the server is killed or stopped, and comes back
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    pub cycles: u32,
+    /// Decides every choice that is not the clock's [default: a new one; the verdict names it]
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+    /// The `millstream` program [default: the one beside this program; under `cargo run` it is built first]
+    #[arg(long, value_name = "PATH")]
+    pub server: Option<PathBuf>,
+    /// Pipelining producers at one time, beside the one that forgets and repeats and those of one name
+    #[arg(long, value_name = "P", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub producers: u32,
+    /// Partitions of the stream
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=4_096))]
+    pub partitions: u32,
+    /// A canary: producers without idempotence and records without dedup ids, judged as with; the run must then FAIL
+    #[arg(long)]
+    pub no_idempotence: bool,
+    /// Keep data, histories and the server's log here, whatever the verdict [default: kept only on FAIL]
+    #[arg(long, value_name = "DIR")]
+    pub keep_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Groups {
+    /// How long members are killed, one a second
+    #[arg(long, value_name = "S", default_value_t = 60, value_parser = clap::value_parser!(u32).range(3..=3_600))]
+    pub seconds: u32,
+    /// Decides every choice that is not the clock's [default: a new one; the verdict names it]
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+    /// The `millstream` program [default: the one beside this program; under `cargo run` it is built first]
+    #[arg(long, value_name = "PATH")]
+    pub server: Option<PathBuf>,
+    /// Events to send, one JSON object a line, keyed by `tailnum`; .zst is unpacked [default: made-up ones]
+    #[arg(long, value_name = "FILE")]
+    pub data: Option<PathBuf>,
+    /// Members at one time
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub members: u32,
+    /// Partitions of the stream
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub partitions: u32,
+    /// A canary: members commit before they work; the run must then FAIL
+    #[arg(long)]
+    pub commit_first: bool,
+    /// Keep data, histories and the logs here, whatever the verdict [default: kept only on FAIL]
+    #[arg(long, value_name = "DIR")]
+    pub keep_dir: Option<PathBuf>,
+}
+
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Durability {
     /// The record is on disk
@@ -89,9 +151,9 @@ impl Kill {
         self.seed.unwrap_or_default()
     }
 
-    /// Makes up a seed if none was given. Short enough to be typed.
+    /// Makes up a seed if none was given.
     pub fn settle_seed(&mut self) {
-        self.seed.get_or_insert_with(|| RandomState::new().build_hasher().finish() % 1_000_000);
+        self.seed.get_or_insert_with(new_seed);
     }
 
     /// The command that makes the same choices.
@@ -105,6 +167,62 @@ impl Kill {
             durability.get_name()
         )
     }
+}
+
+impl Producers {
+    /// The seed, the same at every call once it was given or [settled](Self::settle_seed).
+    pub fn seed(&self) -> u64 {
+        self.seed.unwrap_or_default()
+    }
+
+    /// Makes up a seed if none was given.
+    pub fn settle_seed(&mut self) {
+        self.seed.get_or_insert_with(new_seed);
+    }
+
+    /// The command that makes the same choices.
+    pub fn again(&self) -> String {
+        let Self { cycles, producers, partitions, no_idempotence, .. } = self;
+        let canary = if *no_idempotence { " --no-idempotence" } else { "" };
+        let seed = self.seed();
+        format!(
+            "millstream-torture producers --cycles {cycles} --seed {seed} --producers {producers} --partitions \
+             {partitions}{canary}"
+        )
+    }
+}
+
+impl Groups {
+    /// The seed, the same at every call once it was given or [settled](Self::settle_seed).
+    pub fn seed(&self) -> u64 {
+        self.seed.unwrap_or_default()
+    }
+
+    /// Makes up a seed if none was given.
+    pub fn settle_seed(&mut self) {
+        self.seed.get_or_insert_with(new_seed);
+    }
+
+    /// The command that makes the same choices.
+    pub fn again(&self) -> String {
+        let Self { seconds, data, members, partitions, commit_first, .. } = self;
+        let seed = self.seed();
+        let mut text = format!(
+            "millstream-torture groups --seconds {seconds} --seed {seed} --members {members} --partitions {partitions}"
+        );
+        if let Some(data) = data {
+            text += &format!(" --data {}", data.display());
+        }
+        if *commit_first {
+            text += " --commit-first";
+        }
+        text
+    }
+}
+
+/// Short enough to be typed.
+fn new_seed() -> u64 {
+    RandomState::new().build_hasher().finish() % 1_000_000
 }
 
 #[cfg(test)]
@@ -131,6 +249,22 @@ mod tests {
         let kill = kill_of(Cli::parse_from(given.split(' ')));
         let again = kill_of(Cli::parse_from(kill.again().split(' ')));
         assert_eq!(format!("{kill:?}"), format!("{again:?}"));
+        let given = "millstream-torture producers --cycles 7 --seed 9 --producers 3 --no-idempotence";
+        let producers_of = |cli: Cli| match cli.command {
+            Command::Producers(producers) => producers,
+            other => panic!("{other:?}"),
+        };
+        let producers = producers_of(Cli::parse_from(given.split(' ')));
+        let again = producers_of(Cli::parse_from(producers.again().split(' ')));
+        assert_eq!(format!("{producers:?}"), format!("{again:?}"));
+        let given = "millstream-torture groups --seconds 7 --seed 9 --data flights.ndjson --commit-first";
+        let groups_of = |cli: Cli| match cli.command {
+            Command::Groups(groups) => groups,
+            other => panic!("{other:?}"),
+        };
+        let groups = groups_of(Cli::parse_from(given.split(' ')));
+        let again = groups_of(Cli::parse_from(groups.again().split(' ')));
+        assert_eq!(format!("{groups:?}"), format!("{again:?}"));
     }
 
     #[test]

@@ -1,27 +1,33 @@
 //! From the history's files to the checkers' verdict.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use millstream_check::history::{self, HistoryError};
+use millstream_check::history::{self, HistoryError, Recorder};
 use millstream_check::log::{LogHistory, Rules};
 use millstream_check::verdict::Verdict;
 
-/// Judges all files of a directory as one history: nothing may be lost.
-pub fn judge(dir: &Path) -> Result<Verdict, HistoryError> {
+/// Judges all files of a directory as one history: nothing may be lost. `killed`: processes whose files may end in the middle
+/// of a line.
+pub fn judge(dir: &Path, killed: &[u32]) -> Result<Verdict, HistoryError> {
+    let killed: BTreeSet<PathBuf> = killed.iter().map(|process| Recorder::path(dir, *process)).collect();
     let failed = |source| HistoryError::Io { path: dir.to_owned(), source };
     let entries = std::fs::read_dir(dir).map_err(failed)?;
     let mut files: Vec<PathBuf> = entries.map(|entry| Ok(entry.map_err(failed)?.path())).collect::<Result<_, _>>()?;
     files.sort();
     let mut log = LogHistory::default();
     for file in &files {
-        history::read(file, |event| log.push(event))?;
+        match killed.contains(file) {
+            true => history::read_killed(file, |event| log.push(event))?,
+            false => history::read(file, |event| log.push(event))?,
+        }
     }
     Ok(log.judge(Rules::default()))
 }
 
 #[cfg(test)]
 mod tests {
-    use millstream_check::history::{Clock, Place, Recorder, What};
+    use millstream_check::history::{Clock, Place, What};
     use millstream_check::value::{self, ValueId};
     use millstream_check::verdict::Check;
 
@@ -46,7 +52,7 @@ mod tests {
         reader.record(What::Final { at: AT, records });
         reader.record(What::FinalEnd { at: AT, start: 0, end: RECORDS });
         reader.finish().expect("written");
-        judge(dir.path()).expect("whole")
+        judge(dir.path(), &[]).expect("whole")
     }
 
     #[test]

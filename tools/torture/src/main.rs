@@ -4,14 +4,16 @@
 //! `millstream-check` can judge again. The last line of stdout is the verdict; the exit code is 0 for PASS, 1 for FAIL,
 //! 2 if the run could not begin.
 //! A kill leaves the page cache as it is; failing disks and lost power are `sim`'s, which runs the log alone on a simulated
-//! disk. Not here yet: failing networks.
+//! disk.
 #![forbid(unsafe_code)]
 
 mod cli;
 mod failure;
+mod group;
 mod judge;
 mod last_read;
 mod load;
+mod proxy;
 mod report;
 mod run_dir;
 mod scenarios;
@@ -28,12 +30,32 @@ use crate::failure::Failure;
 async fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Sim(sim) => return scenarios::sim::run(&sim),
-        Command::Kill(kill) => Box::pin(scenarios::kill::run(kill)).await,
+        Command::Kill(kill) => {
+            Box::pin(scenarios::kill::run(kill)).await.map(|report| (report.to_string(), report.exit()))
+        }
+        Command::Producers(producers) => {
+            let report = Box::pin(scenarios::producers::run(producers)).await;
+            report.map(|report| (report.to_string(), report.exit()))
+        }
+        Command::Groups(groups) => {
+            let report = Box::pin(scenarios::groups::run(groups)).await;
+            report.map(|report| (report.to_string(), report.exit()))
+        }
+        Command::Member(member) => {
+            return match Box::pin(group::member::run(member)).await {
+                Ok(()) => ExitCode::SUCCESS,
+                // What it says goes to a log, not to a verdict.
+                Err(Failure::CannotBegin(text) | Failure::Run(text)) => {
+                    eprintln!("error: {text}");
+                    ExitCode::from(1)
+                }
+            };
+        }
     };
     match result {
-        Ok(report) => {
-            println!("{report}");
-            ExitCode::from(report.exit())
+        Ok((text, exit)) => {
+            println!("{text}");
+            ExitCode::from(exit)
         }
         Err(Failure::CannotBegin(text)) => {
             eprintln!("error: {text}");

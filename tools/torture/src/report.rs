@@ -39,6 +39,18 @@ impl Tally {
         format!("{} acked, {} kills, last start {start_ms} ms", grouped(acked), grouped(self.kills()))
     }
 
+    /// As the end of a verdict says it.
+    pub fn kills_told(&self) -> String {
+        format!(
+            "{} kills ({} under load, {} in recovery, {} in shutdown), slowest start {} ms",
+            grouped(self.kills()),
+            grouped(self.under_load),
+            grouped(self.in_recovery),
+            grouped(self.in_shutdown),
+            self.slowest_start.as_millis()
+        )
+    }
+
     fn kills(&self) -> u64 {
         self.under_load + self.in_recovery + self.in_shutdown
     }
@@ -72,15 +84,11 @@ impl fmt::Display for Report {
         write!(f, "{} reordered, ", grouped(verdict.count(Check::Reorder) + verdict.count(Check::RealTime)))?;
         write!(f, "{} divergent, {} phantom, ", of(Check::Divergence), of(Check::Phantom))?;
         write!(f, "{} duplicates from resends, ", grouped(counts.duplicates))?;
-        let rest = [Check::Duplicate, Check::Position, Check::Watermark, Check::ReadThenGone];
-        for check in rest.into_iter().filter(|check| verdict.count(*check) > 0) {
-            write!(f, "{} × {} {}, ", of(check), check.id(), check.name())?;
-        }
+        let told = [Check::LostWrite, Check::Reorder, Check::RealTime, Check::Divergence, Check::Phantom];
+        others(f, verdict, &told)?;
         write!(f, "{} unknown ({} stored), ", grouped(counts.unknown), grouped(counts.unknown_stored))?;
         write!(f, "{} read; ", grouped(counts.fetched + counts.last_read))?;
-        write!(f, "{} kills ({} under load, ", grouped(tally.kills()), grouped(tally.under_load))?;
-        write!(f, "{} in recovery, {} in shutdown), ", grouped(tally.in_recovery), grouped(tally.in_shutdown))?;
-        write!(f, "slowest start {} ms, seed {}", tally.slowest_start.as_millis(), self.seed)?;
+        write!(f, "{}, seed {}", tally.kills_told(), self.seed)?;
         if let Some(kept) = &self.kept {
             write!(f, "; kept in {}", kept.display())?;
         }
@@ -91,8 +99,17 @@ impl fmt::Display for Report {
     }
 }
 
+/// What else was found than what a verdict tells of anyway.
+pub fn others(f: &mut fmt::Formatter<'_>, verdict: &Verdict, told: &[Check]) -> fmt::Result {
+    let rest = Check::ALL.into_iter().filter(|check| !told.contains(check) && verdict.count(*check) > 0);
+    for check in rest {
+        write!(f, "{} × {} {}, ", grouped(verdict.count(check)), check.id(), check.name())?;
+    }
+    Ok(())
+}
+
 /// `1234567` as `1,234,567`.
-fn grouped(number: u64) -> String {
+pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (index, digit) in digits.chars().enumerate() {

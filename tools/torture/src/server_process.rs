@@ -79,8 +79,8 @@ impl Program {
         Ok(Self { path })
     }
 
-    /// Starts a server on the run's data directory; `listen` as the flag of `millstream serve`.
-    pub fn start(&self, dir: &RunDir, listen: &str) -> Result<ServerProcess, Failure> {
+    /// Starts a server on the run's data directory; `listen` and `settings` as the flags of `millstream serve`.
+    pub fn start(&self, dir: &RunDir, listen: &str, settings: &[&str]) -> Result<ServerProcess, Failure> {
         let log = File::options()
             .create(true)
             .append(true)
@@ -88,6 +88,9 @@ impl Program {
             .map_err(|error| Failure::run(format!("{}: {error}", dir.server_log().display())))?;
         let mut command = self.command();
         command.args(["serve", "--http", "off", "--listen", listen, "--data-dir"]).arg(dir.data());
+        settings.iter().for_each(|setting| {
+            command.args(["--set", setting]);
+        });
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true);
         let mut child = command.spawn().map_err(|error| self.does_not_run(&error))?;
         let stdout = BufReader::new(child.stdout.take().expect("it is piped")).lines();

@@ -212,6 +212,15 @@ struct RingFile {
     last: u64,
 }
 
+impl RingFile {
+    /// Puts the end mark back where a frame was begun, durably.
+    fn take_back(&self, id: u64) -> io::Result<()> {
+        let last = if self.first <= self.last { self.last } else { 0 };
+        self.file.write_all_at(&[IoSlice::new(&encode_end(id, last))], self.position)?;
+        self.file.sync_data()
+    }
+}
+
 /// What of the ring's frames is not yet safe in the segments.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Owed {
@@ -301,19 +310,25 @@ impl Ring {
         let current = &mut self.files[self.current];
         let written = current.file.write_all_at(&slices, current.position);
         if written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::StorageFull) {
-            // A part of a frame is no frame: the next one is written over it.
-            return Err(RingError::Unusable);
+            // All of the frame may be there but for its end mark. Its batches may be refused now: it must not come back at the
+            // next start.
+            let undone = current.take_back(self.id);
+            return Err(undone.map_or_else(|error| self.fail(&error), |()| RingError::Unusable));
         }
         if let Err(error) = written.and_then(|()| current.file.sync_data()) {
-            let reason = format!("cannot write the journal of lane {}: {error}", self.lane);
-            self.failed = Some(reason.clone());
-            return Err(RingError::Failed(reason));
+            return Err(self.fail(&error));
         }
         current.position += frame;
         current.last = header.sequence;
         self.next_sequence += 1;
         self.durable = header.sequence;
         Ok(header.sequence)
+    }
+
+    fn fail(&mut self, error: &io::Error) -> RingError {
+        let reason = format!("cannot write the journal of lane {}: {error}", self.lane);
+        self.failed = Some(reason.clone());
+        RingError::Failed(reason)
     }
 
     /// The last sequence written into a file that is not the current one: segments that wait for less hold up the turn.

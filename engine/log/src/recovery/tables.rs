@@ -30,7 +30,7 @@ pub(super) fn load(
 ) -> Result<Tables, LogError> {
     offsets.sort_unstable();
     while let Some(offset) = offsets.pop() {
-        let reason = match read(place, offset) {
+        let reason = match read(place, offset)? {
             Some(_) if offset > end => "it is ahead of the log, whose end is lost",
             Some((producers, dedup)) => return Ok(Tables::begin(Some((offset, producers, dedup)))),
             None => "it is damaged",
@@ -42,10 +42,16 @@ pub(super) fn load(
     Ok(Tables::begin(None))
 }
 
-fn read(place: &Place<'_>, offset: Offset) -> Option<(Producers, DedupTable)> {
-    let file = place.storage.open(&place.dir.join(file_name(offset)), Access::Read).ok()?;
-    let length = file.len().ok().filter(|length| *length <= FILE_BYTES_MAX)?;
-    decode(&read_exact_at(&*file, 0, length as usize).ok()?, place.identity.incarnation, offset)
+/// `None` if it is not whole. One that cannot be read now is an error: nobody is to be forgotten for that.
+fn read(place: &Place<'_>, offset: Offset) -> Result<Option<(Producers, DedupTable)>, LogError> {
+    let path = place.dir.join(file_name(offset));
+    let file = place.storage.open(&path, Access::Read).context("open", &path)?;
+    let length = file.len().context("read", &path)?;
+    if length > FILE_BYTES_MAX {
+        return Ok(None);
+    }
+    let bytes = read_exact_at(&*file, 0, length as usize).context("read", &path)?;
+    Ok(decode(&bytes, place.identity.incarnation, offset))
 }
 
 /// Adds the dedup ids that the log holds from `from` on, as far as they are within the window at `now`. Damaged batches are

@@ -8,7 +8,10 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
 use millstream_log::storage::{Access, Entry, FileStorage, Storage, StorageFile};
-use millstream_log::{Clock, Drive, Environment, Identity, Kind, Log, LogConfig, LogError, Partition, PartitionConfig};
+use millstream_log::{
+    AppendSink, Appended, Clock, Drive, Environment, Identity, Kind, Log, LogConfig, LogError, Partition,
+    PartitionConfig,
+};
 use millstream_protocol::batch::{BatchBuilder, BatchView, Codec};
 use millstream_protocol::{Epoch, Incarnation, Offset, PartitionId, Record, StreamId, Timestamp};
 use parking_lot::Mutex;
@@ -20,6 +23,8 @@ pub enum Fault {
     Sync,
     /// A write gives ENOSPC after writing half.
     NoRoom,
+    /// A write gives ENOSPC after writing all but the last byte.
+    NoRoomAtTheEnd,
     /// A write gives EIO after writing half.
     Write,
 }
@@ -77,10 +82,11 @@ impl StorageFile for FaultyFile {
         self.file.read_at(buffer, position)
     }
     fn write_all_at(&self, slices: &[IoSlice<'_>], position: u64) -> io::Result<()> {
-        for (fault, code) in [(Fault::NoRoom, 28), (Fault::Write, 5)] {
+        for (fault, code) in [(Fault::NoRoom, 28), (Fault::NoRoomAtTheEnd, 28), (Fault::Write, 5)] {
             if self.take(fault) {
                 let all: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
-                self.file.write_all_at(&[IoSlice::new(&all[..all.len() / 2])], position)?;
+                let length = if fault == Fault::NoRoomAtTheEnd { all.len() - 1 } else { all.len() / 2 };
+                self.file.write_all_at(&[IoSlice::new(&all[..length])], position)?;
                 return Err(io::Error::from_raw_os_error(code));
             }
         }
@@ -131,6 +137,16 @@ impl Storage for FaultyStorage {
     }
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
         self.files.lock(path)
+    }
+}
+
+/// Keeps the answers to appends, in the order in which they came.
+#[derive(Default)]
+pub struct Answers(pub Mutex<Vec<(u64, Result<Appended, LogError>)>>);
+
+impl AppendSink for Answers {
+    fn complete(&self, results: Vec<(u64, Result<Appended, LogError>)>) {
+        self.0.lock().extend(results);
     }
 }
 

@@ -5,13 +5,14 @@
 //! blocking thread. A heartbeat that waits for its group to change is no work: it gives its turn back ([`groups`]).
 
 mod groups;
+mod producers;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use millstream_protocol::frame::control::{Message, Request, Response};
 use millstream_protocol::frame::{FRAME_HEADER_BYTES, FrameHeader, Kind, Refusal};
-use millstream_protocol::{Code, Offset, PartitionId};
+use millstream_protocol::{Code, Offset, PartitionId, ProducerId, StreamId};
 use quinn::SendStream;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -212,6 +213,10 @@ async fn perform(session: &Session, request: Request) -> Result<Response, Refusa
                 flushed = shared.lakes.flush(&name, timeout) => flushed.map(Response::LakeStatus),
                 () = shared.stopping.cancelled() => Err(shutting_down()),
             }
+        }
+        Request::InitProducer { name } => producers::init(session, name).await,
+        Request::BumpProducer { id, epoch, stream } => {
+            producers::bump(session, (ProducerId(id), epoch), StreamId(stream)).await
         }
         request => groups::perform(session, request).await,
     }

@@ -1,4 +1,4 @@
-//! The log's checkers: L1 to L9, partition by partition.
+//! The log's checkers: L1 to L9, L11, L13 and L15, partition by partition.
 //!
 //! No search is needed, because acknowledgements carry offsets: everything is sorted and compared, O(n log n).
 //!
@@ -8,28 +8,32 @@
 //! | `values` | by value: L2 phantom, L4 duplicate, L5 reorder |
 //! | `time` | by time: L6 real time, L8 watermark |
 //! | `position` | as each consumer went: L7 gap or step back |
+//! | `group` | as each group went: L11 group, L13 unseen, and L7 within what a member held |
 //!
-//! Judged by the *first* occurrence of a value: after a lost connection a plain producer sends again all that was in
-//! flight, so `A B A B` is legal where both were sent again, and A's acknowledgement may name its second copy.
+//! A value of a producer that promises so ([`What::Once`]) stands at one offset, however often it was sent. A plain one's
+//! is judged by its *first* occurrence: after a lost connection a plain producer sends again all that was in flight, so
+//! `A B A B` is legal where both were sent again, and A's acknowledgement may name its second copy.
 //! One fault should have one number: where another record stands at an acknowledged offset it is L3 alone, where nothing
 //! does it is L1.
-//! Not here: groups (L11), retention (L12) and batch atomicity (L14); that the last read reaches every acknowledged value
-//! is L1, so unseen values (L13) need no checker of their own.
+//! Not here: stale fetches (L10), retention (L12) and batch atomicity (L14); that the last read reaches every acknowledged
+//! value is L1, so L13 is about groups.
 //! Proof: `tests/verdicts.rs` has a minimal bad history per number and the tricky good ones; `tests/mutations.rs` makes
 //! legal runs and spoils them.
 
+mod group;
 mod offsets;
 mod position;
 mod time;
 mod values;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use millstream_protocol::Code;
 
-use crate::history::{Event, Place, What};
+use crate::history::{CommitOutcome, Event, InGroup, OfGroup, Place, What};
 use crate::value::ValueId;
 use crate::verdict::{Check, Findings, Verdict};
+use group::InPartition;
 use position::Positions;
 
 /// What a run may lose.
@@ -54,6 +58,27 @@ pub struct Rules {
 pub struct LogHistory {
     events: u64,
     partitions: HashMap<Place, Partition>,
+    known: Known,
+}
+
+/// What holds for all partitions.
+#[derive(Debug, Default)]
+struct Known {
+    /// Producers whose values stand once.
+    once: HashSet<u32>,
+    replaced: Vec<Replaced>,
+    /// Which streams a group reads.
+    reads: HashSet<(u32, u32)>,
+    /// By group and member: when the last commit was sent that was taken. It was a member then.
+    last_commit_ns: HashMap<(u32, u64), u64>,
+}
+
+/// A producer that is fenced, and the one that took its name.
+#[derive(Debug, Clone, Copy)]
+struct Replaced {
+    producer: u32,
+    by: u32,
+    at_ns: u64,
 }
 
 /// What is known of one partition.
@@ -66,6 +91,7 @@ struct Partition {
     tails: Vec<Tail>,
     gaps: Vec<Gap>,
     positions: Positions,
+    groups: BTreeMap<u32, InPartition>,
     /// Log start and high watermark at the end.
     last: Option<(u64, u64)>,
     /// What is wrong by itself, found while it was taken in.
@@ -139,7 +165,9 @@ struct Gap {
 struct Write {
     value: ValueId,
     invoked_ns: u64,
-    /// Further copies that may be there: sends in doubt that were repeated, by the client or by whoever uses it.
+    /// Repeats of sends in doubt, by the client or by whoever uses it.
+    repeats: u32,
+    /// Further copies that may be there: none where values stand once, else as many as there were repeats.
     copies: u32,
     /// It may be stored: not every send surely failed.
     possible: bool,
@@ -183,6 +211,11 @@ impl LogHistory {
                 partition.tails.push(Tail { invoked_ns, end: high_watermark, process });
                 partition.watermarks.push(Watermark { at_ns, end: high_watermark, process });
             }
+            What::Once { producer } => {
+                self.known.once.insert(producer);
+            }
+            What::Replaced { producer, by } => self.known.replaced.push(Replaced { producer, by, at_ns }),
+            What::Group(of) => self.in_group(process, at_ns, of),
             What::Server(_) => {}
             What::Final { at, records } => self.at(at).saw(process, Source::Final, &records),
             What::FinalEnd { at, start, end } => self.at(at).last = Some((start, end)),
@@ -195,10 +228,32 @@ impl LogHistory {
         verdict.counts_mut().events = self.events;
         verdict.counts_mut().partitions = self.partitions.len() as u64;
         let in_order: BTreeMap<Place, Partition> = self.partitions.into_iter().collect();
-        for (at, partition) in in_order {
-            partition.judge(rules, &mut Findings { verdict: &mut verdict, at });
+        for (at, mut partition) in in_order {
+            for (group, stream) in &self.known.reads {
+                if *stream == at.stream {
+                    partition.groups.entry(*group).or_default();
+                }
+            }
+            partition.judge(rules, &self.known, &mut Findings { verdict: &mut verdict, at });
         }
         verdict
+    }
+
+    fn in_group(&mut self, process: u32, at_ns: u64, OfGroup { group, member, what }: OfGroup) {
+        match &what {
+            InGroup::Joined { streams } => self.known.reads.extend(streams.iter().map(|stream| (group, *stream))),
+            InGroup::CommitDone { invoked_ns, outcome: CommitOutcome::Ok, .. } => {
+                let last = self.known.last_commit_ns.entry((group, member)).or_default();
+                *last = (*last).max(*invoked_ns);
+            }
+            _ => {}
+        }
+        let Some(at) = what.at() else { return };
+        let partition = self.at(at);
+        if let InGroup::Delivered { records, .. } = &what {
+            partition.saw(process, Source::Fetch, records);
+        }
+        partition.groups.entry(group).or_default().push(member, at_ns, what);
     }
 
     fn at(&mut self, at: Place) -> &mut Partition {
@@ -246,17 +301,21 @@ impl Partition {
         }));
     }
 
-    fn judge(mut self, rules: Rules, findings: &mut Findings<'_>) {
+    fn judge(mut self, rules: Rules, known: &Known, findings: &mut Findings<'_>) {
         for (check, offset, text) in std::mem::take(&mut self.broken) {
             findings.add(check, Some(offset), None, || text);
         }
         let start = self.last.map_or(0, |(start, _)| start);
         let lost = self.lost_ranges(rules, start, findings);
-        let mut writes = self.writes();
+        let mut writes = self.writes(known);
         count(&writes, &self.sightings, findings);
         offsets::check(&mut self.sightings, start, &lost, findings);
         position::check(&self.positions, &self.sightings, &lost, findings);
+        for (group, in_partition) in &mut self.groups {
+            group::check(*group, in_partition, known, &self.sightings, &lost, findings);
+        }
         values::check(&mut self.sightings, &mut writes, start, findings);
+        values::fenced(&writes, &known.replaced, findings);
         time::check(&self, &mut writes, start, findings);
     }
 
@@ -281,7 +340,7 @@ impl Partition {
     }
 
     /// All sends, by value.
-    fn writes(&mut self) -> Vec<Write> {
+    fn writes(&mut self, known: &Known) -> Vec<Write> {
         self.invoked.sort_unstable_by_key(|invoked| (invoked.value, invoked.at_ns));
         self.completed.sort_unstable_by_key(|completed| (completed.value, completed.at_ns));
         let mut completed = self.completed.iter().peekable();
@@ -303,8 +362,18 @@ impl Partition {
             let in_doubt = sends.len().saturating_sub(acked + failed);
             let repeats = in_doubt.saturating_sub(usize::from(acked == 0));
             let possible = failed < sends.len();
-            let copies = resends.saturating_add(u32::try_from(repeats).unwrap_or(u32::MAX));
-            writes.push(Write { value, invoked_ns, copies, possible, acked: acked > 0, code, first: u64::MAX });
+            let repeats = resends.saturating_add(u32::try_from(repeats).unwrap_or(u32::MAX));
+            let copies = if known.once.contains(&value.producer()) { 0 } else { repeats };
+            writes.push(Write {
+                value,
+                invoked_ns,
+                repeats,
+                copies,
+                possible,
+                acked: acked > 0,
+                code,
+                first: u64::MAX,
+            });
         }
         self.invoked = Vec::new();
         writes
@@ -336,7 +405,7 @@ fn count(writes: &[Write], sightings: &[Sighting], findings: &mut Findings<'_>) 
     counts.acked += number(&|write| write.acked);
     counts.failed += number(&|write| !write.possible);
     counts.unknown += number(&|write| write.possible && !write.acked);
-    counts.resent += number(&|write| write.copies > 0);
+    counts.resent += number(&|write| write.repeats > 0);
     for sighting in sightings {
         match sighting.source {
             Source::Ack => {}

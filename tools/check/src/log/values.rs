@@ -1,6 +1,6 @@
-//! By value: L2 phantom, L4 duplicate, L5 reorder.
+//! By value: L2 phantom, L4 duplicate, L5 reorder, L15 fenced write.
 
-use super::{Sighting, Source, Write};
+use super::{Replaced, Sighting, Source, Write};
 use crate::value::ValueId;
 use crate::verdict::{Check, Findings};
 
@@ -50,9 +50,10 @@ fn duplicates(of_value: &[Sighting], write: &Write, findings: &mut Findings<'_>)
             continue;
         }
         findings.add(Check::Duplicate, Some(sighting.offset), Some(sighting.value), || {
-            let doubt = match write.copies {
-                0 => "it was never sent again in doubt".to_owned(),
-                n => format!("it was sent again in doubt {n} times at most"),
+            let doubt = match (write.copies, write.repeats) {
+                (0, 0) => "it was never sent again in doubt".to_owned(),
+                (0, _) => "its producer's values stand once, however often they are sent".to_owned(),
+                (n, _) => format!("it was sent again in doubt {n} times at most"),
             };
             format!("{}, and {}; {doubt}", first.told(), sighting.told())
         });
@@ -77,6 +78,27 @@ fn reordered(writes: &[Write], start: u64, findings: &mut Findings<'_>) {
                 });
             }
             _ => highest = Some(write),
+        }
+    }
+}
+
+/// What a fenced producer has in the log was there before its successor knew its own number.
+pub(super) fn fenced(writes: &[Write], replaced: &[Replaced], findings: &mut Findings<'_>) {
+    for Replaced { producer, by, at_ns } in replaced.iter().copied() {
+        let of =
+            |number| writes.iter().filter(move |write| write.value.producer() == number && write.first != u64::MAX);
+        let successor = of(by).min_by_key(|write| write.first);
+        for write in of(producer) {
+            let why = match successor {
+                Some(successor) if successor.first < write.first => {
+                    format!("{} of its successor stands before it at {}", successor.value, successor.first)
+                }
+                _ if write.invoked_ns > at_ns => "it was sent after its successor had its number".to_owned(),
+                _ => continue,
+            };
+            findings.add(Check::Fenced, Some(write.first), Some(write.value), || {
+                format!("its producer was fenced by p{by}, and {why}")
+            });
         }
     }
 }

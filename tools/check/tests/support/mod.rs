@@ -1,7 +1,10 @@
 //! A model of a server and its clients that is simple and legal: it makes runs, each out of a seed.
 //!
 //! Producers pipeline batches; the server stores them in order, acknowledges them later, and is killed now and then:
-//! what was in flight is sent again, or given up. One consumer follows everything, another one seeks.
+//! what was in flight is sent again, or given up. Of some producers the server recognises what it has stored already. One
+//! consumer follows everything, another one seeks. `group`: the same for a consumer group.
+
+pub mod group;
 
 use std::collections::VecDeque;
 
@@ -25,6 +28,7 @@ struct Batch {
 #[derive(Default)]
 struct Producer {
     sent: u64,
+    once: bool,
     in_flight: VecDeque<Batch>,
 }
 
@@ -41,10 +45,17 @@ struct Model {
 pub fn run(seed: u64, steps: usize) -> Vec<Event> {
     let mut seeded = Seeded::new(seed);
     let partitions = seeded.of(1..=3) as usize;
-    let producers = (0..seeded.of(1..=4)).map(|_| Producer::default()).collect();
+    let count = seeded.of(1..=4);
+    let producers: Vec<Producer> =
+        (0..count).map(|_| Producer { once: seeded.percent(50), ..Producer::default() }).collect();
     let logs = vec![Vec::new(); partitions];
     let positions = [vec![0; partitions], vec![0; partitions]];
     let mut model = Model { seeded, now: 0, logs, producers, positions, events: Vec::new() };
+    for number in 0..model.producers.len() {
+        if model.producers[number].once {
+            model.tell(HARNESS, What::Once { producer: number as u32 + 1 });
+        }
+    }
     (0..partitions).for_each(|partition| {
         model.tell(FOLLOWER, What::Open { at: place(partition), next: 0 });
         model.tell(SEEKER, What::Open { at: place(partition), next: 0 });
@@ -147,8 +158,10 @@ impl Model {
                     self.tell(producer as u32 + 1, What::Info { at, values, code: LOST, resends });
                 }
             }
+            let once = self.producers[producer].once;
             for batch in &mut in_flight {
-                (batch.stored, batch.resends) = (None, batch.resends + 1);
+                batch.resends += 1;
+                batch.stored = batch.stored.filter(|_| once);
             }
             self.producers[producer].in_flight = in_flight;
         }

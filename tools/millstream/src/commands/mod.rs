@@ -3,6 +3,7 @@
 mod completions;
 mod consume;
 mod demo;
+mod group;
 mod lake;
 mod produce;
 mod recovery;
@@ -11,6 +12,7 @@ mod stream;
 mod verify;
 
 use std::future::Future;
+use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use millstream_client::{Client, Error};
@@ -48,6 +50,7 @@ pub fn run(cli: Cli, output: Output) -> Result<(), Failure> {
                     Command::Stream(command) => stream::run(command, &server, output).await,
                     Command::Produce(command) => produce::run(command, &server, output).await,
                     Command::Consume(command) => consume::run(command, &server, output).await,
+                    Command::Group(command) => group::run(command, &server, output).await,
                     Command::Recovery => recovery::run(&server, output).await,
                     Command::Lake(command) => lake::run(command, &server, output).await,
                     _ => unreachable!("the others are matched above"),
@@ -109,6 +112,20 @@ impl Session {
         unknown_stream(stream, &self.client.list_streams().await.unwrap_or_default())
     }
 
+    /// An error of a request that named a group.
+    async fn group_failure(&self, group: &str, error: &Error) -> Failure {
+        match error.code() {
+            Code::GroupNotEmpty => self.failure(error).or_try(format!("millstream group describe {group}")),
+            Code::UnknownGroup if !error.is_unreachable() => {
+                let groups = self.client.list_groups().await.unwrap_or_default();
+                let meant = nearest(group, groups.iter().map(|group| group.name.as_str()));
+                let text = format!("unknown group '{group}'{}", did_you_mean(meant));
+                Failure::new(Exit::Code(Code::UnknownGroup), text).or_try("millstream group list")
+            }
+            _ => self.failure(error),
+        }
+    }
+
     /// An error of a request that named a lake.
     async fn lake_failure(&self, lake: &str, error: &Error) -> Failure {
         if error.code() != Code::UnknownLake || error.is_unreachable() {
@@ -131,6 +148,23 @@ fn unknown_stream(stream: &str, known: &[StreamSummary]) -> Failure {
 
 fn did_you_mean(name: Option<&str>) -> String {
     name.map_or(String::new(), |name| format!(": did you mean '{name}'?"))
+}
+
+/// Asks on the terminal; anything but yes ends the command.
+fn confirm(question: &str) -> Result<(), Failure> {
+    let _ = write!(io::stderr(), "{question}").and_then(|()| io::stderr().flush());
+    let mut answer = String::new();
+    let read = io::stdin().read_line(&mut answer);
+    read.map_err(|error| Failure::local(format!("cannot read the answer: {error}")))?;
+    match answer.trim().to_ascii_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
+        _ => Err(Failure::new(Exit::Usage, "nothing was deleted")),
+    }
+}
+
+/// Whether a person is there to be asked; a script that names what it deletes means it.
+fn can_ask() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
 /// Refuses what can be no name before a server is asked.

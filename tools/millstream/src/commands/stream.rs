@@ -1,6 +1,5 @@
 //! `millstream stream create | list | describe | delete | delete-before`.
 
-use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use millstream_protocol::frame::control::{
@@ -9,10 +8,10 @@ use millstream_protocol::frame::control::{
 use millstream_protocol::{ByteSize, Offset, PartitionId, Timestamp};
 use serde::Serialize;
 
-use super::{Session, legal_name};
+use super::{Session, can_ask, confirm, legal_name};
 use crate::cli::{CleanupChoice, Limit, Stream, StreamCreate};
 use crate::context::ServerFlags;
-use crate::exit::{Exit, Failure};
+use crate::exit::Failure;
 use crate::output::{Align, Output, Paint, Table, count, counted, facts};
 use crate::time::{rfc3339, span};
 
@@ -74,6 +73,10 @@ fn config(create: &StreamCreate) -> Result<StreamConfig, Failure> {
     }
     if let Some(durability) = create.durability {
         config.durability = durability.into();
+    }
+    if let Some(window) = create.dedup_window {
+        // The server names what is legal.
+        config.dedup_window_ms = u32::try_from(window.as_millis()).unwrap_or(u32::MAX);
     }
     if let Some(size) = create.segment_bytes {
         config.segment_bytes = size.bytes();
@@ -152,6 +155,7 @@ fn description(info: &StreamInfo, paint: Paint) -> String {
             ("cleanup", cleanup(config.cleanup)),
             ("retention", config.retention_ms.map_or_else(forever, |ms| span(Duration::from_millis(ms)))),
             ("retention bytes", config.retention_bytes.map_or("unlimited".into(), |n| ByteSize(n).to_string())),
+            ("dedup window", span(Duration::from_millis(u64::from(config.dedup_window_ms)))),
             ("segment bytes", ByteSize(config.segment_bytes).to_string()),
             ("largest record", ByteSize(u64::from(config.record_bytes_max)).to_string()),
             ("records", count(records)),
@@ -180,7 +184,7 @@ fn description(info: &StreamInfo, paint: Paint) -> String {
 
 /// On a terminal it asks; a script that names the stream means it.
 async fn delete(session: &Session, name: &str, yes: bool, output: Output) -> Result<(), Failure> {
-    if !yes && io::stdin().is_terminal() && io::stderr().is_terminal() {
+    if !yes && can_ask() {
         let info = match session.client.describe_stream(name).await {
             Ok(info) => info,
             Err(error) => return Err(session.stream_failure(name, &error).await),
@@ -192,17 +196,6 @@ async fn delete(session: &Session, name: &str, yes: bool, output: Output) -> Res
         return Err(session.stream_failure(name, &error).await);
     }
     output.result(&serde_json::json!({ "deleted": name }), |_| format!("deleted stream '{name}'"))
-}
-
-fn confirm(question: &str) -> Result<(), Failure> {
-    let _ = write!(io::stderr(), "{question}").and_then(|()| io::stderr().flush());
-    let mut answer = String::new();
-    let read = io::stdin().read_line(&mut answer);
-    read.map_err(|error| Failure::local(format!("cannot read the answer: {error}")))?;
-    match answer.trim().to_ascii_lowercase().as_str() {
-        "y" | "yes" => Ok(()),
-        _ => Err(Failure::new(Exit::Usage, "nothing was deleted")),
-    }
 }
 
 async fn delete_before(
@@ -282,6 +275,7 @@ struct StreamView<'a> {
     min_compaction_lag_ms: Option<u64>,
     retention_ms: Option<u64>,
     retention_bytes: Option<u64>,
+    dedup_window_ms: u32,
     segment_bytes: u64,
     record_bytes_max: u32,
     records: u64,
@@ -318,6 +312,7 @@ impl<'a> From<&'a StreamInfo> for StreamView<'a> {
             min_compaction_lag_ms: compaction.map(|compaction| compaction.min_compaction_lag_ms),
             retention_ms: info.config.retention_ms,
             retention_bytes: info.config.retention_bytes,
+            dedup_window_ms: info.config.dedup_window_ms,
             segment_bytes: info.config.segment_bytes,
             record_bytes_max: info.config.record_bytes_max,
             records: info.partitions.iter().map(records).sum(),

@@ -5,9 +5,13 @@
 //! Consumers share the producers' connections: an idle connection would notice a killed server only at its next sign of
 //! life, after up to 10 s.
 
+mod books;
 pub mod consumer;
+mod ledger;
+mod named;
 mod plan;
 mod producer;
+mod repeating;
 mod watcher;
 
 use std::future::Future;
@@ -24,6 +28,10 @@ use tokio::time::Instant;
 
 use crate::failure::Failure;
 use crate::last_read::Ends;
+use repeating::Dedup;
+
+pub use books::{Books, Counted, Lives};
+pub use ledger::Ledger;
 
 /// Process 0 of a history is whoever kills the server.
 pub const HARNESS: u32 = 0;
@@ -32,15 +40,33 @@ const FIRST_CONSUMER: u32 = 1_001;
 const WATCHER: u32 = 2_001;
 /// Who reads everything at the end.
 pub const LAST_READER: u32 = 3_001;
+/// Producers that have more than one life, or a name: their numbers are far from the others'.
+const REPEATING: u32 = 100_001;
+const FIRST_NAMED: u32 = 200_001;
 
 /// How long a worker goes on trying to get back to a server.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 const TRY_AGAIN: Duration = Duration::from_millis(20);
 /// A server that is killed within a handshake never answers it.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// What producers promise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mix {
+    /// Two of three are idempotent.
+    Any,
+    /// Every record stands once. Beside the others: one producer that forgets and repeats, and one name with one producer
+    /// after the other.
+    Exact {
+        /// A canary without: the records stand twice now and then.
+        idempotent: bool,
+    },
+}
+
 /// What the load is made of.
 pub struct LoadSettings {
+    pub mix: Mix,
+    pub lives: Lives,
     pub producers: u32,
     pub streams: Vec<String>,
     pub history: PathBuf,
@@ -54,7 +80,7 @@ pub struct Load {
     consumers: JoinSet<Result<(), Failure>>,
     stop: watch::Sender<bool>,
     ends: watch::Sender<Option<Arc<Ends>>>,
-    acked: watch::Receiver<u64>,
+    books: Arc<Books>,
 }
 
 impl Load {
@@ -62,8 +88,7 @@ impl Load {
     pub async fn start(server: &LocalServer, settings: LoadSettings) -> Result<Self, Failure> {
         let (stop, stopped) = watch::channel(false);
         let (ends, ends_known) = watch::channel(None);
-        let (acks, acked) = watch::channel(0);
-        let acks = Arc::new(acks);
+        let books = Arc::new(Books::new(settings.lives.clone()));
         let recorder = |process| Recorder::create(&settings.history, process, settings.clock);
         let mut clients = Vec::new();
         let (mut producers, mut consumers) = (JoinSet::new(), JoinSet::new());
@@ -76,10 +101,11 @@ impl Load {
                 name: settings.streams[stream as usize].clone(),
                 slot,
                 slots: settings.producers,
+                mix: settings.mix,
                 seeded: settings.seeded.fork(u64::from(FIRST_PRODUCER + slot)),
                 recorder: recorder(FIRST_PRODUCER + slot)?,
                 stop: stopped.clone(),
-                acked: Arc::clone(&acks),
+                books: Arc::clone(&books),
             };
             producers.spawn(worker.run());
             clients.push(client);
@@ -101,6 +127,38 @@ impl Load {
                 consumers.spawn(worker.run());
             }
         }
+        if let Mix::Exact { idempotent } = settings.mix {
+            let (stream, name) = (0, settings.streams[0].clone());
+            let worker = repeating::Worker {
+                server: server.clone(),
+                stream,
+                name: name.clone(),
+                slot: settings.producers,
+                number: REPEATING,
+                dedup: if idempotent { Dedup::ByValue } else { Dedup::No },
+                seeded: settings.seeded.fork(u64::from(REPEATING)),
+                recorder: recorder(REPEATING)?,
+                stop: stopped.clone(),
+                books: Arc::clone(&books),
+            };
+            producers.spawn(worker.run());
+            let worker = named::Worker {
+                server: server.clone(),
+                stream,
+                name,
+                slot: settings.producers + 1,
+                number: FIRST_NAMED,
+                history: settings.history.clone(),
+                clock: settings.clock,
+                seeded: settings.seeded.fork(u64::from(FIRST_NAMED)),
+                stop: stopped.clone(),
+                books: Arc::clone(&books),
+            };
+            // Without idempotence there is no name to fight for.
+            if idempotent {
+                producers.spawn(worker.run());
+            }
+        }
         let watcher = watcher::Watcher {
             client: clients[0].clone(),
             streams: settings.streams.clone(),
@@ -109,12 +167,17 @@ impl Load {
             stop: stopped,
         };
         producers.spawn(watcher.run());
-        Ok(Self { producers, consumers, stop, ends, acked })
+        Ok(Self { producers, consumers, stop, ends, books })
     }
 
     /// How many records were acknowledged so far.
     pub fn acked(&self) -> u64 {
-        *self.acked.borrow()
+        self.counted().acked
+    }
+
+    /// What was counted so far.
+    pub fn counted(&self) -> Counted {
+        self.books.counted()
     }
 
     /// Waits until a record is acknowledged from now on.
@@ -123,7 +186,8 @@ impl Load {
     /// None was within the workers' patience, or a worker failed meanwhile.
     pub async fn next_ack(&mut self) -> Result<(), Failure> {
         let before = self.acked();
-        let ack = tokio::time::timeout(PATIENCE, self.acked.wait_for(|acked| *acked > before));
+        let mut acked = self.books.acked.subscribe();
+        let ack = tokio::time::timeout(PATIENCE, acked.wait_for(|acked| *acked > before));
         tokio::select! {
             acked = ack => match acked {
                 Ok(Ok(_)) => Ok(()),
@@ -167,15 +231,21 @@ fn outcome(worker: Result<Result<(), Failure>, tokio::task::JoinError>) -> Resul
 }
 
 async fn connect(server: &LocalServer, slot: u32) -> Result<Client, Failure> {
-    let builder = Client::builder(&server.address)
-        .fingerprint(&server.fingerprint)
-        .connect_timeout(CONNECT_TIMEOUT)
-        .name(format!("torture-{slot}"));
-    builder.connect().await.map_err(|error| Failure::run(format!("a client cannot connect: {error}")))
+    let attempt = || {
+        let builder = Client::builder(&server.address)
+            .fingerprint(&server.fingerprint)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .name(format!("torture-{slot}"));
+        builder.connect()
+    };
+    patiently("a client cannot connect", attempt).await
 }
 
 /// Tries again while the server is away.
-async fn patiently<T, F: Future<Output = Result<T, Error>>>(what: &str, attempt: impl Fn() -> F) -> Result<T, Failure> {
+pub async fn patiently<T, F: Future<Output = Result<T, Error>>>(
+    what: &str,
+    attempt: impl Fn() -> F,
+) -> Result<T, Failure> {
     let since = Instant::now();
     loop {
         match attempt().await {

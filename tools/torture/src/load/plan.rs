@@ -5,6 +5,8 @@ use std::time::Duration;
 use millstream_check::seeded::Seeded;
 use millstream_client::Codec;
 
+use super::Mix;
+
 /// Keys that records have, if they have one: more than there are partitions, so that most of them get some.
 const KEYS: u64 = 4_096;
 
@@ -27,11 +29,19 @@ pub struct Plan {
     pub life: u64,
     /// Whether it ends as a crash: dropped, with records under way.
     pub crashes: bool,
+    pub idempotent: bool,
+    /// Whether a second copy of a record of it is an error.
+    pub stands_once: bool,
 }
 
 impl Plan {
     /// The next producer's.
-    pub fn choose(seeded: &mut Seeded) -> Self {
+    pub fn choose(seeded: &mut Seeded, mix: Mix) -> Self {
+        let two_of_three = seeded.of(0..=2) > 0;
+        let (idempotent, stands_once) = match mix {
+            Mix::Any => (two_of_three, two_of_three),
+            Mix::Exact { idempotent } => (idempotent, true),
+        };
         let gives_up = seeded.percent(30);
         let delivery_ms = if gives_up { seeded.of(200..=900) } else { 60_000 };
         Self {
@@ -47,6 +57,8 @@ impl Plan {
             padding: 1 << seeded.of(4..=11),
             life: seeded.of(500..=40_000),
             crashes: seeded.percent(50),
+            idempotent,
+            stands_once,
         }
     }
 
@@ -70,7 +82,7 @@ mod tests {
     fn the_same_seed_plans_the_same_producers() {
         let plans = |seed| {
             let mut seeded = Seeded::new(seed);
-            [(); 20].map(|()| Plan::choose(&mut seeded))
+            [(); 20].map(|()| Plan::choose(&mut seeded, Mix::Any))
         };
         assert_eq!(plans(3), plans(3));
         assert_ne!(plans(3), plans(4));
@@ -79,8 +91,20 @@ mod tests {
     #[test]
     fn some_producers_give_up_and_some_wait() {
         let mut seeded = Seeded::new(1);
-        let plans: Vec<Plan> = (0..100).map(|_| Plan::choose(&mut seeded)).collect();
+        let plans: Vec<Plan> = (0..100).map(|_| Plan::choose(&mut seeded, Mix::Any)).collect();
         let short = plans.iter().filter(|plan| plan.delivery_timeout < Duration::from_secs(1)).count();
         assert!((10..60).contains(&short), "{short} of 100 give up");
+    }
+
+    #[test]
+    fn a_canary_promises_what_it_does_not_do() {
+        let mut seeded = Seeded::new(1);
+        let mut promises = |mix| {
+            let plans = [(); 30].map(|()| Plan::choose(&mut seeded, mix));
+            plans.map(|plan| (plan.idempotent, plan.stands_once))
+        };
+        assert!(promises(Mix::Any).iter().any(|one| *one == (false, false)));
+        assert!(promises(Mix::Exact { idempotent: true }).iter().all(|one| *one == (true, true)));
+        assert!(promises(Mix::Exact { idempotent: false }).iter().all(|one| *one == (false, true)));
     }
 }

@@ -1,5 +1,6 @@
-//! `millstream consume`: a stream's records on stdout, a line each.
+//! `millstream consume`: a stream's records on stdout, a line each. `group`: as a member of a group.
 
+mod group;
 mod render;
 
 use std::io::{self, Write};
@@ -24,14 +25,26 @@ const BUFFER_BYTES: usize = 128 << 10;
 /// # Errors
 /// What the server or client says; a reader of stdout that goes away ends it quietly.
 pub async fn run(command: Consume, server: &ServerFlags, output: Output) -> Result<(), Failure> {
-    legal_name("stream", &command.stream)?;
-    Session::with(server, async |session| consume(session, &command, output).await).await
+    let streams: Vec<&str> = command.stream.iter().chain(&command.group.streams).map(String::as_str).collect();
+    for stream in &streams {
+        legal_name("stream", stream)?;
+    }
+    match (&command.group.group, streams.as_slice()) {
+        (Some(group), streams) => {
+            legal_name("group", group)?;
+            Session::with(server, async |session| group::run(session, group, streams, &command, output).await).await
+        }
+        (None, [stream]) => {
+            Session::with(server, async |session| consume(session, stream, &command, output).await).await
+        }
+        (None, _) => Err(Failure::usage("several streams are for a group's members: name one, or add --group NAME")),
+    }
 }
 
-async fn consume(session: &Session, command: &Consume, output: Output) -> Result<(), Failure> {
-    let mut consumer = match open(&session.client, command).await {
+async fn consume(session: &Session, stream: &str, command: &Consume, output: Output) -> Result<(), Failure> {
+    let mut consumer = match open(&session.client, stream, command).await {
         Ok(consumer) => consumer,
-        Err(error) => return Err(session.stream_failure(&command.stream, &error).await),
+        Err(error) => return Err(session.stream_failure(stream, &error).await),
     };
     let wanted = command.count.unwrap_or(u64::MAX);
     let mut lines = Lines { format: command.format, buffer: Vec::new(), out: io::stdout() };
@@ -50,6 +63,7 @@ async fn consume(session: &Session, command: &Consume, output: Output) -> Result
             None => break,
             Some(Ok(record)) => {
                 let placed = Placed {
+                    stream: None,
                     partition: record.partition,
                     offset: record.offset,
                     append_time: record.append_time,
@@ -66,7 +80,7 @@ async fn consume(session: &Session, command: &Consume, output: Output) -> Result
             }
             Some(Err(error)) => {
                 lines.flush()?;
-                return Err(session.stream_failure(&command.stream, &error).await);
+                return Err(session.stream_failure(stream, &error).await);
             }
         }
     }
@@ -87,8 +101,19 @@ async fn consume(session: &Session, command: &Consume, output: Output) -> Result
     }
 }
 
-async fn open(client: &Client, command: &Consume) -> Result<Consumer, Error> {
-    let start = match command.from {
+async fn open(client: &Client, stream: &str, command: &Consume) -> Result<Consumer, Error> {
+    let builder = client.consumer(stream).start(start(command.from));
+    let builder = if command.follow { builder.follow() } else { builder.bounded() };
+    let builder = if command.partition.is_empty() {
+        builder
+    } else {
+        builder.partitions(command.partition.iter().copied().map(PartitionId))
+    };
+    builder.build().await
+}
+
+fn start(from: Begin) -> Start {
+    match from {
         Begin::Earliest => Start::Earliest,
         Begin::Latest => Start::Latest,
         Begin::Offset(offset) => Start::Offset(Offset(offset)),
@@ -97,15 +122,7 @@ async fn open(client: &Client, command: &Consume) -> Result<Consumer, Error> {
             let ms = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
             Start::Time(Timestamp(time::now().0.saturating_sub(ms)))
         }
-    };
-    let builder = client.consumer(&command.stream).start(start);
-    let builder = if command.follow { builder.follow() } else { builder.bounded() };
-    let builder = if command.partition.is_empty() {
-        builder
-    } else {
-        builder.partitions(command.partition.iter().copied().map(PartitionId))
-    };
-    builder.build().await
+    }
 }
 
 struct Lines<W> {

@@ -15,6 +15,8 @@ use crate::time::rfc3339;
 /// A record and where it is.
 #[derive(Debug, Clone, Copy)]
 pub struct Placed<'a> {
+    /// Named where records of several streams come together.
+    pub stream: Option<&'a str>,
     pub partition: PartitionId,
     pub offset: Offset,
     pub append_time: Timestamp,
@@ -26,7 +28,13 @@ pub fn json(placed: &Placed<'_>, out: &mut Vec<u8>) {
     let record = placed.record;
     let timestamp = rfc3339(record.timestamp);
     let append_time = rfc3339(placed.append_time);
-    push(out, format_args!("{{\"partition\":{},\"offset\":{}", placed.partition, placed.offset));
+    out.push(b'{');
+    if let Some(stream) = placed.stream {
+        out.extend_from_slice(b"\"stream\":");
+        string(out, stream);
+        out.push(b',');
+    }
+    push(out, format_args!("\"partition\":{},\"offset\":{}", placed.partition, placed.offset));
     push(out, format_args!(",\"timestamp\":\"{timestamp}\",\"append_time\":\"{append_time}\""));
     match record.key.as_deref() {
         None => out.extend_from_slice(b",\"key\":null"),
@@ -94,7 +102,13 @@ mod tests {
 
     fn shown(record: &Record) -> (String, serde_json::Value) {
         let mut out = Vec::new();
-        let placed = Placed { partition: PartitionId(2), offset: Offset(17), append_time: Timestamp(1_500), record };
+        let placed = Placed {
+            stream: None,
+            partition: PartitionId(2),
+            offset: Offset(17),
+            append_time: Timestamp(1_500),
+            record,
+        };
         json(&placed, &mut out);
         let line = String::from_utf8(out).expect("text");
         assert_eq!(line.find('\n'), Some(line.len() - 1), "a record is a line: {line:?}");
@@ -134,7 +148,13 @@ mod tests {
         let mut out = Vec::new();
         let record = Record::new(&b"\xff{}"[..]);
         value(
-            &Placed { partition: PartitionId(0), offset: Offset(0), append_time: Timestamp(0), record: &record },
+            &Placed {
+                stream: None,
+                partition: PartitionId(0),
+                offset: Offset(0),
+                append_time: Timestamp(0),
+                record: &record,
+            },
             &mut out,
         );
         assert_eq!(out, b"\xff{}\n");
