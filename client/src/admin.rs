@@ -257,8 +257,8 @@ impl Client {
     /// Deletes a group without members, and its offsets.
     ///
     /// # Errors
-    /// [`Code::UnknownGroup`]; [`Code::GroupNotEmpty`]: it has members, stop them first; [`Code::ConnectionLost`]: it may have been
-    /// deleted.
+    /// [`Code::UnknownGroup`]; [`Code::GroupNotEmpty`]: it has members, stop them first; [`Code::ConnectionLost`]: it may
+    /// have been deleted.
     pub async fn delete_group(&self, name: &str) -> Result<()> {
         let request = Request::DeleteGroup { name: name.to_owned() };
         expect!(self.request(request, Repeat::Never).await?, Response::Done => ())
@@ -275,12 +275,13 @@ impl Client {
         expect!(self.request(request, Repeat::Harmless).await?, Response::Done => ())
     }
 
-    /// Commits positions in a stream for a group without members, from outside; makes the group if it is not there. Each
-    /// partition for itself: what became of each is in its [`CommitOutcome`], in the order given.
+    /// Commits positions in a stream for a group without members, from outside. Each partition for itself: what became of
+    /// each is in its [`CommitOutcome`], in the order given.
     ///
     /// # Errors
-    /// [`Code::UnknownStream`]; [`Code::IllegalName`]; [`Code::GroupNotEmpty`]: it has members, only they commit; those of the
-    /// connection. Of one partition: [`Code::CommitPastEnd`], [`Code::UnknownPartition`].
+    /// [`Code::UnknownStream`]; [`Code::UnknownGroup`]: [`reset_group`](Self::reset_group) makes one;
+    /// [`Code::GroupNotEmpty`]: it has members, only they commit; those of the connection. Of one partition:
+    /// [`Code::CommitPastEnd`], [`Code::UnknownPartition`].
     pub async fn commit_offsets(
         &self,
         group: &str,

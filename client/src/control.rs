@@ -1,7 +1,8 @@
 //! The control stream: requests out, answers in, in any order, told apart by correlation ids.
 //!
 //! Two tasks own the stream's halves, so that a caller who gives up never leaves half a frame behind. At most
-//! [`REQUESTS_IN_FLIGHT_MAX`] requests wait for an answer; the next one waits for room.
+//! [`REQUESTS_IN_FLIGHT_MAX`] requests wait for an answer; the next one waits for room. Heartbeats of groups wait long and
+//! cost nothing meanwhile: they are counted apart, so that members by the hundred leave the other requests their room.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,10 +23,14 @@ use crate::frame_io::{FrameReader, StreamError, encode_frame};
 /// What a server works on at once for one connection.
 const REQUESTS_IN_FLIGHT_MAX: usize = 256;
 
+/// Heartbeats that a server lets wait at once on one connection.
+const HEARTBEATS_IN_FLIGHT_MAX: usize = 1_024;
+
 /// The sending side of a connection's control stream.
 pub(crate) struct Control {
     shared: Arc<Shared>,
     turns: Arc<Semaphore>,
+    heartbeats: Arc<Semaphore>,
     next_correlation: AtomicU64,
     frames: mpsc::Sender<Bytes>,
 }
@@ -45,13 +50,14 @@ struct Shared {
 impl Control {
     /// Takes over a stream whose hello has been answered.
     pub fn start(connection: quinn::Connection, send: SendStream, reader: FrameReader) -> Self {
-        let (frames, outgoing) = mpsc::channel(REQUESTS_IN_FLIGHT_MAX);
+        let (frames, outgoing) = mpsc::channel(REQUESTS_IN_FLIGHT_MAX + HEARTBEATS_IN_FLIGHT_MAX);
         let shared = Arc::new(Shared { waiting: Mutex::new(Some(HashMap::new())), connection });
         tokio::spawn(write(send, outgoing));
         tokio::spawn(read(reader, Arc::clone(&shared)));
         Self {
             shared,
             turns: Arc::new(Semaphore::new(REQUESTS_IN_FLIGHT_MAX)),
+            heartbeats: Arc::new(Semaphore::new(HEARTBEATS_IN_FLIGHT_MAX)),
             next_correlation: AtomicU64::new(1),
             frames,
         }
@@ -70,7 +76,8 @@ impl Control {
                 format!("a request of {} bytes is above the limit of {CONTROL_BYTES_MAX}: shorten it", body.len());
             return Err(Error::local(Code::IllegalSetting, text));
         }
-        let turn = Arc::clone(&self.turns).acquire_owned().await.expect("the semaphore is never closed");
+        let turns = if matches!(request, Request::HeartbeatGroup(_)) { &self.heartbeats } else { &self.turns };
+        let turn = Arc::clone(turns).acquire_owned().await.expect("the semaphore is never closed");
         let correlation = self.next_correlation.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
         match &mut *self.shared.waiting.lock() {

@@ -113,15 +113,34 @@ async fn what_was_in_flight_on_a_lost_connection_is_sent_again_in_order() {
     for delivery in deliveries {
         delivery.await.expect("in the end");
     }
+    assert_eq!(numbers(fake.log(partition.0)), (0..20).collect::<Vec<_>>(), "each once, and in order");
+    let arrivals = fake.arrivals();
+    assert!(arrivals.iter().filter(|arrival| numbers(arrival.values.clone())[0] == 1).count() > 1, "it was sent again");
+    assert!(arrivals.iter().all(|arrival| !arrival.resume), "a new stream has nothing to resume from");
+}
+
+#[tokio::test]
+async fn a_producer_that_is_not_idempotent_may_store_a_batch_twice() {
+    let fake = Fake::start();
+    fake.state.producers.lock().is_unsupported = true;
+    let client = fake.client().await;
+    let builder = client.producer(STREAM).linger(Duration::ZERO).batch_bytes(1_024).idempotent(false);
+    let producer = builder.build().await.expect("it needs no number");
+    fake.answers([Answer::Store, Answer::StoreAndCut, Answer::Store, Answer::Cut]);
+    let deliveries = enqueue(&producer, 0..20).await;
+    let partition = deliveries[0].partition();
+    for delivery in deliveries {
+        delivery.await.expect("in the end");
+    }
     let log = numbers(fake.log(partition.0));
     let mut first_copies = log.clone();
     let mut seen = std::collections::HashSet::new();
     first_copies.retain(|n| seen.insert(*n));
     assert_eq!(first_copies, (0..20).collect::<Vec<_>>());
-    assert!(log.iter().filter(|n| **n == 1).count() > 1, "stored before the cut, and again: no idempotence yet");
+    assert!(log.iter().filter(|n| **n == 1).count() > 1, "stored before the cut, and again");
     let repeats = (log.len() - 20) as u64;
     assert!(repeats <= producer.stats().batches_resent, "{repeats} repeats are more than were sent again");
-    assert!(fake.arrivals().iter().all(|arrival| !arrival.resume), "a new stream has nothing to resume from");
+    assert!(fake.arrivals().iter().all(|arrival| !arrival.resend && arrival.numbers == (0, 0)));
 }
 
 #[tokio::test]

@@ -52,8 +52,8 @@ pub(crate) type Committed = (OffsetCommit, Result<()>);
 /// Commits; one result for each, in their order.
 ///
 /// # Errors
-/// Of the request as a whole: [`Code::UnknownMember`], [`Code::UnknownGroup`], [`Code::GroupNotEmpty`], those of the connection.
-/// What was committed before it stays.
+/// Of the request as a whole: [`Code::UnknownMember`], [`Code::UnknownGroup`], [`Code::GroupNotEmpty`], those of the
+/// connection. What was committed before it stays.
 pub(crate) async fn send(
     client: &Client,
     group: &str,
@@ -113,11 +113,11 @@ pub(super) struct Found {
     pub committed: Option<Spot>,
 }
 
-/// Finds the streams' names and the committed offsets of partitions that have come. Goes on until it has them: the
-/// assignment may be ahead of what this client knows, or the server away.
+/// Finds the streams' names and the committed offsets of partitions that have come, or of some of them. Goes on until it
+/// has them: the assignment may be ahead of what this client knows, or the server away.
 ///
 /// # Errors
-/// What no repetition helps.
+/// What no repetition helps, for none of them.
 pub(super) async fn find(
     client: Client,
     group: String,
@@ -160,13 +160,34 @@ async fn try_find(
             }
         }
     }
-    let places: Vec<StreamPartition> = partitions.iter().map(|partition| partition.at).collect();
-    let offsets = fetch(client, group, &places, patience).await?;
-    let found = partitions.iter().zip(offsets).map(|(partition, offset)| {
+    let offsets = match fetch(client, group, &places(partitions), patience).await {
+        Ok(offsets) => offsets,
+        Err(error) if error.is_retryable() || partitions.len() == 1 => return Err(error),
+        // One that cannot be read does not hold up the others.
+        Err(error) => {
+            let one_by_one =
+                partitions.iter().map(async |partition| fetch(client, group, &[partition.at], patience).await);
+            let found = futures::future::join_all(one_by_one).await;
+            let found: Vec<CommittedOffset> = found.into_iter().flatten().flatten().collect();
+            if found.is_empty() {
+                return Err(error);
+            }
+            found
+        }
+    };
+    let found = offsets.into_iter().filter_map(|offset| {
+        let partition = partitions.iter().find(|partition| partition.at == offset.at)?;
+        Some((partition, offset))
+    });
+    let found = found.map(|(partition, offset)| {
         let stream = Arc::clone(names.get(&partition.at.stream)?);
         let epoch = offset.batch_epoch.map(Epoch);
         let committed = offset.offset.map(|next| Spot { next: Offset(next), epoch });
         Some(Found { partition: *partition, stream, committed })
     });
     Ok(found.collect())
+}
+
+fn places(partitions: &[AssignedPartition]) -> Vec<StreamPartition> {
+    partitions.iter().map(|partition| partition.at).collect()
 }

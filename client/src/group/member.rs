@@ -278,9 +278,11 @@ pub(super) enum Verdict {
 }
 
 /// Judges a refusal or a failure.
-pub(super) fn judge(error: &Error) -> Verdict {
+pub(super) fn judge(ask: &Ask, error: &Error) -> Verdict {
     match error.code() {
         Code::UnknownMember | Code::UnknownGroup => Verdict::Rejoin,
+        // A version that the server never gave: it has lost what this membership rests on.
+        Code::IllegalSetting if matches!(ask, Ask::Heartbeat(_)) => Verdict::Rejoin,
         _ if error.is_retryable() => Verdict::Again,
         _ => Verdict::End,
     }

@@ -199,7 +199,7 @@ impl Shared {
         let is_over = since.elapsed() >= reconnect_timeout;
         let pause = trouble.backoff.next(error.retry_after());
         let mut member = self.member.lock();
-        match judge(&error) {
+        match judge(ask, &error) {
             Verdict::Again if !is_over => {
                 tracing::debug!(%error, "a member's request failed; it will be sent again");
                 Some(pause)

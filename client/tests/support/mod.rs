@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 pub mod group;
+pub mod producers;
 
 use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
@@ -23,7 +24,7 @@ use millstream_protocol::frame::hello::{Hello, HelloOk, PROTOCOL_VERSION};
 use millstream_protocol::frame::produce::{
     OpenProduce, PRODUCE_PREFIX_BYTES, ProduceAck, ProducePrefix, Produced, Stored, encode_acks,
 };
-use millstream_protocol::frame::{FLAG_RESUME, FRAME_HEADER_BYTES, FrameHeader, Kind, Refusal};
+use millstream_protocol::frame::{FLAG_RESEND, FLAG_RESUME, FRAME_HEADER_BYTES, FrameHeader, Kind, Refusal};
 use millstream_protocol::{ALPN, Code, Epoch, Incarnation, Offset, PartitionId, Timestamp};
 use parking_lot::Mutex;
 use quinn::crypto::rustls::QuicServerConfig;
@@ -39,6 +40,8 @@ pub const PARTITIONS: u32 = 2;
 pub enum Answer {
     Store,
     Refuse(Code),
+    /// Stored, and refused all the same.
+    StoreAndRefuse(Code),
     /// Stored, and the connection is cut before the ack.
     StoreAndCut,
     Cut,
@@ -63,6 +66,9 @@ pub enum Piece {
 pub struct Arrival {
     pub partition: PartitionId,
     pub resume: bool,
+    pub resend: bool,
+    /// The producer's epoch, and the sequence of the first record.
+    pub numbers: (u32, u64),
     pub values: Vec<String>,
 }
 
@@ -77,6 +83,7 @@ pub struct State {
     pub cut_requests: Mutex<u32>,
     pub requests: Mutex<Vec<Request>>,
     pub groups: group::Coordinator,
+    pub producers: Mutex<producers::Producers>,
     /// Rises when the stream is deleted and made again.
     pub incarnation: Mutex<u64>,
     pub stored: Notify,
@@ -270,6 +277,12 @@ async fn control(
             return Ok(());
         }
         let (state, send) = (Arc::clone(&state), Arc::clone(&send));
+        if matches!(request, Request::BumpProducer { .. }) && state.producers.lock().cuts_a_bump() {
+            // The answer is lost.
+            drop(perform(&state, request).await);
+            connection.close(VarInt::from_u32(0), b"");
+            return Ok(());
+        }
         // A heartbeat waits and keeps nothing else waiting.
         tokio::spawn(async move {
             let (kind, body) = match perform(&state, request).await {
@@ -287,6 +300,8 @@ async fn perform(state: &State, request: Request) -> Result<Response, Refusal> {
         Request::DescribeStream { name } => Err(Refusal::new(Code::UnknownStream, format!("no stream {name:?}"))),
         Request::CreateStream { .. } => Ok(Response::Stream(info(state))),
         Request::ListStreams => Ok(Response::Streams(Vec::new())),
+        Request::InitProducer { name } => state.producers.lock().init(name),
+        Request::BumpProducer { id, epoch, .. } => state.producers.lock().bump(id, epoch, PARTITIONS),
         Request::JoinGroup(join) => state.groups.join(join),
         Request::HeartbeatGroup(heartbeat) => state.groups.heartbeat(heartbeat).await,
         Request::LeaveGroup { member, .. } => state.groups.leave(member),
@@ -352,8 +367,11 @@ async fn produce(
         let prefix = ProducePrefix::decode(&body)?;
         let batch = body.slice(PRODUCE_PREFIX_BYTES..);
         check_zero_stamp(&batch)?;
-        let resume = header.flags & FLAG_RESUME != 0;
-        state.arrivals.lock().push(Arrival { partition: prefix.partition, resume, values: values(&batch) });
+        let (resume, resend) = (header.flags & FLAG_RESUME != 0, header.flags & FLAG_RESEND != 0);
+        let view = BatchView::parse(&batch)?;
+        let numbers = (view.header().producer_epoch, view.header().base_sequence);
+        let arrival = Arrival { partition: prefix.partition, resume, resend, numbers, values: values(&batch) };
+        state.arrivals.lock().push(arrival);
         if resume {
             gated.remove(&prefix.partition);
         }
@@ -362,21 +380,33 @@ async fn produce(
         } else {
             state.answers.lock().pop_front().unwrap_or(Answer::Store)
         };
+        let judge = || {
+            let partition = prefix.partition.0;
+            let judged = state.producers.lock().judge(partition, &batch, resend, || store(state, partition, &batch));
+            judged.map_err(|code| Refusal::new(code, format!("judged: {code}")))
+        };
         let result = match answer {
-            Answer::Store => Ok(Produced::Stored(store(state, prefix.partition.0, &batch))),
-            Answer::Refuse(code) => {
-                gated.insert(prefix.partition);
-                Err(Refusal::new(code, format!("scripted: {code}")))
-            }
+            Answer::Store => judge(),
+            Answer::Refuse(code) => Err(Refusal::new(code, format!("scripted: {code}"))),
+            Answer::StoreAndRefuse(code) => judge().and(Err(Refusal::new(code, format!("scripted: {code}")))),
             Answer::StoreAndCut | Answer::Cut => {
                 if matches!(answer, Answer::StoreAndCut) {
-                    store(state, prefix.partition.0, &batch);
+                    drop(judge());
                 }
                 connection.close(VarInt::from_u32(0), b"");
                 return Ok(());
             }
             Answer::Silence => continue,
         };
+        let count = view.header().record_count as usize;
+        let is_through = match &result {
+            Ok(Produced::Stored(_)) => true,
+            Ok(Produced::Duplicates(duplicates)) => duplicates.len() == count,
+            Err(_) => false,
+        };
+        if !is_through {
+            gated.insert(prefix.partition);
+        }
         let acks = [ProduceAck { correlation: header.correlation, result }];
         write(&mut send, Kind::ProduceAcks, 0, &encode_acks(&acks)).await?;
     }

@@ -200,50 +200,9 @@ fn the_deletion_of_a_group_goes_on_at_a_start_where_it_could_not_end() {
 }
 
 #[test]
-fn what_the_groups_log_missed_of_the_catalog_is_made_good_at_a_start() {
-    let dir = tempfile::tempdir().unwrap();
-    let config = BrokerConfig::new(dir.path());
-    let broker = Broker::open(config.clone()).unwrap();
-    stream(&broker, 2, 1);
-    join(&broker, 1);
-    broker.close().unwrap();
-    let kept = dir.path().join("kept");
-    copy(&dir.path().join("groups"), &kept);
-
-    let broker = Broker::open(config.clone()).unwrap();
-    broker.delete_stream("flights").unwrap();
-    broker.create_stream("flights", 3, StreamConfig::default(), CreateMode::Explicit).unwrap();
-    broker.close().unwrap();
-    // As if the catalog had been durable, and the groups' log not.
-    fs::remove_dir_all(dir.path().join("groups")).unwrap();
-    copy(&kept, &dir.path().join("groups"));
-
-    let broker = Broker::open(config).unwrap();
-    let assignment = hear(&broker, 1, 0, 0).unwrap();
-    let now = broker.stream("flights").unwrap();
-    assert_eq!(assignment.partitions.len(), 3);
-    assert!(assignment.partitions.iter().all(|held| held.at.stream == now.id.0));
-    broker.close().unwrap();
-}
-
-fn copy(from: &std::path::Path, to: &std::path::Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
-#[test]
 fn a_group_in_use_without_members_stays_and_one_that_is_not_goes() {
     let dir = tempfile::tempdir().unwrap();
-    let config =
-        BrokerConfig { offsets_retention: Some(Duration::from_millis(400)), ..BrokerConfig::new(dir.path()) };
+    let config = BrokerConfig { offsets_retention: Some(Duration::from_millis(400)), ..BrokerConfig::new(dir.path()) };
     let broker = Broker::open(config).unwrap();
     let stream = stream(&broker, 1, 5);
     let at = StreamPartition { stream: stream.id.0, partition: 0 };

@@ -35,10 +35,13 @@ macro_rules! counters {
 }
 
 counters! {
-    batches_stored "millstream_produce_batches_total" "Batches stored to their stream's durability.";
+    batches_stored "millstream_produce_batches_total" "Batches stored to their stream's durability, and those stored before that came again.";
     records_stored "millstream_produce_records_total" "Records stored to their stream's durability.";
     bytes_stored "millstream_produce_bytes_total" "Bytes of batches stored, as sent (compressed).";
     batches_refused "millstream_produce_refused_batches_total" "Batches refused or failed.";
+    duplicates "millstream_produce_duplicate_records_total" "Records answered with the place of an earlier one of their dedup id.";
+    producers "millstream_producers_initialised_total" "Producer ids given.";
+    producers_bumped "millstream_producers_bumped_total" "Producers whose epoch was raised.";
     frame_bytes_in "millstream_received_bytes_total" "Bytes of frames received.";
     bytes_delivered "millstream_consume_bytes_total" "Bytes of batches written to consumers.";
     offsets_delivered "millstream_consume_records_total" "Offsets covered by what was written to consumers.";

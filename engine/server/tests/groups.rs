@@ -151,7 +151,7 @@ async fn a_partition_goes_on_only_after_its_holder_has_let_go() {
 
     // The second one is meant to have two; it gets nothing while the first one has not confirmed.
     let mut second = Member::join(&rig, join(2)).await;
-    assert_eq!(second.partitions(), []);
+    assert!(second.partitions().is_empty());
     let before = first.assignment.clone();
     let told = first.client.request(&first.beat(before.version, before.version, 10_000)).await;
     let Ok(Response::Membership(Membership { assignment: Some(assignment), .. })) = told else { panic!("{told:?}") };
@@ -179,8 +179,7 @@ async fn a_partition_goes_on_only_after_its_holder_has_let_go() {
 
     // What it held before is not its any more.
     let lost = before.partitions.iter().find(|held| second.partitions().contains(&held.at.partition)).expect("lost");
-    let commit =
-        OffsetCommit { at: lost.at, epoch: lost.epoch, offset: 1, batch_epoch: None, metadata: String::new() };
+    let commit = OffsetCommit { at: lost.at, epoch: lost.epoch, offset: 1, batch_epoch: None, metadata: String::new() };
     let fenced = Request::CommitOffsets { group: GROUP.into(), member: Some(1), commits: vec![commit] };
     match first.client.request(&fenced).await {
         Ok(Response::Committed(results)) => {
@@ -193,10 +192,7 @@ async fn a_partition_goes_on_only_after_its_holder_has_let_go() {
     assert_eq!((info.state, info.members.len(), info.partitions.len()), (GroupState::Stable, 2, 4));
 
     // Who leaves gives up at once.
-    admin
-        .request(&Request::LeaveGroup { group: GROUP.into(), member: 2, for_good: false })
-        .await
-        .expect("left");
+    admin.request(&Request::LeaveGroup { group: GROUP.into(), member: 2, for_good: false }).await.expect("left");
     settle(&mut [&mut first], &[4]).await;
     assert_eq!(second.hear(0).await.expect_err("gone").code, Code::UnknownMember);
     rig.stop().await;
@@ -296,7 +292,8 @@ async fn members_offsets_and_lag_survive_a_stop_and_a_kill() {
     settle(&mut [&mut first, &mut second], &[2, 1]).await;
     assert_eq!(first.commit(0, 2).await.code, 0);
     assert_eq!(first.commit(1, 5).await.code, 0);
-    let [committed, all, _] = [first.assignment.partitions[0].at, first.assignment.partitions[1].at, second.assignment.partitions[0].at];
+    let [committed, all, _] =
+        [first.assignment.partitions[0].at, first.assignment.partitions[1].at, second.assignment.partitions[0].at];
 
     let check = async |client: &mut Client| {
         let info = describe(client, GROUP).await;
@@ -314,7 +311,10 @@ async fn members_offsets_and_lag_survive_a_stop_and_a_kill() {
         let summary = list(client).await;
         assert_eq!(summary.len(), 1);
         let summary = &summary[0];
-        assert_eq!((&*summary.name, summary.members, summary.lag, &*summary.streams), (GROUP, 2, 8, &["flights".to_owned()][..]));
+        assert_eq!(
+            (&*summary.name, summary.members, summary.lag, &*summary.streams),
+            (GROUP, 2, 8, &["flights".to_owned()][..])
+        );
         let offsets = fetch(client, &stream).await;
         let found = offsets.iter().find(|offset| offset.at == committed).expect("asked for");
         assert_eq!((found.offset, found.batch_epoch, &*found.metadata), (Some(2), Some(1), "at 2"));
@@ -545,7 +545,9 @@ async fn waiting_heartbeats_keep_no_other_request_waiting_and_end_with_the_serve
     for number in 1..=MEMBERS {
         let join = GroupJoin { group: format!("g{number}"), ..join(number) };
         match admin.request(&Request::JoinGroup(join)).await {
-            Ok(Response::Membership(Membership { assignment: Some(assignment), .. })) => members.push(assignment.version),
+            Ok(Response::Membership(Membership { assignment: Some(assignment), .. })) => {
+                members.push(assignment.version)
+            }
             other => panic!("{other:?}"),
         }
     }

@@ -27,7 +27,7 @@ impl ServerProcess {
         let text = self.read("status")?;
         let kib =
             text.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.trim().parse().ok());
-        kib.map(|kib: u64| kib * 1_024).ok_or_else(|| self.unreadable("status has no VmRSS"))
+        kib.map(|kib: u64| kib * 1_024).ok_or_else(|| self.unreadable(&"status has no VmRSS"))
     }
 
     /// CPU time used so far, of all threads.
@@ -38,7 +38,7 @@ impl ServerProcess {
         let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok());
         match (ticks(UTIME), ticks(STIME)) {
             (Some(user), Some(system)) => Ok(Duration::from_secs_f64((user + system) as f64 / TICKS_A_SECOND)),
-            _ => Err(self.unreadable("stat has no times")),
+            _ => Err(self.unreadable(&"stat has no times")),
         }
     }
 

@@ -159,6 +159,9 @@ pub struct StreamCreate {
     /// With --cleanup compact: how long every record stays, whatever its key [default: 0s]
     #[arg(long, value_name = "SPAN", value_parser = parse_span)]
     pub min_compaction_lag: Option<Duration>,
+    /// How long a dedup id is remembered, from its first record: 1s to 24h [default: 5m]
+    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
+    pub dedup_window: Option<Duration>,
     /// How large a segment file gets [default: 256 MiB]
     #[arg(long, value_name = "SIZE")]
     pub segment_bytes: Option<ByteSize>,
@@ -175,7 +178,10 @@ pub const PARTITIONS_DEFAULT: u32 = 4;
 A blank line is passed over (as `lines` it is an empty record). With --key, a record whose field is missing or null has
 no key. A stream that is not there is made, with 4 partitions, and that is said.
 --on-error stop: everything before the bad line is stored, then exit 10. --on-error skip: bad lines are counted and named
-on stderr, exit 0.")]
+on stderr, exit 0.
+Each record is stored once, whatever has to be sent again. A second run is another producer: with --dedup-id or --dedup
+content the server remembers ids for the stream's dedup window (5 minutes unless it was made with --dedup-window), and what
+was sent before is counted, not stored.")]
 pub struct Produce {
     /// The stream
     pub stream: String,
@@ -206,6 +212,18 @@ pub struct Produce {
     /// How long to go on trying to deliver a record, for example while the server restarts
     #[arg(long, value_name = "SPAN", value_parser = parse_span)]
     pub delivery_timeout: Option<Duration>,
+    /// A name for this producer: one of that name that still runs elsewhere is fenced, and stores nothing more
+    #[arg(long, value_name = "NAME")]
+    pub producer_name: Option<String>,
+    /// Let a batch be stored twice rather than have the server remember what it has of this producer
+    #[arg(long, conflicts_with = "producer_name")]
+    pub no_idempotence: bool,
+    /// The top-level field of each JSON object that is its dedup id: a second record of the id (and key) is not stored
+    #[arg(long, value_name = "FIELD", conflicts_with = "dedup")]
+    pub dedup_id: Option<String>,
+    /// Derive dedup ids: content stores equal records (key and value) once
+    #[arg(long, value_enum, value_name = "HOW")]
+    pub dedup: Option<DedupChoice>,
     /// How many partitions a stream gets that is made on the way
     #[arg(long, value_name = "N", default_value_t = PARTITIONS_DEFAULT)]
     pub partitions: u32,
@@ -443,6 +461,12 @@ pub enum OnError {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DedupChoice {
+    /// Of each record's key and value
+    Content,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Compression {
     /// Not at all
     None,
@@ -604,6 +628,9 @@ mod tests {
             "millstream stream delete-before flights 0 17",
             "millstream produce flights",
             "millstream produce flights - --key tailnum --rate 5000/s",
+            "millstream stream create flights --dedup-window 1h",
+            "millstream produce flights --producer-name loader --dedup-id id",
+            "millstream produce flights --no-idempotence --dedup content",
             "millstream produce flights f.ndjson.zst --repeat 20 --on-error skip --format lines --no-create",
             "millstream consume flights --from earliest --count 5 --format value",
             "millstream consume flights --from -10m --follow --partition 0 --partition 2,3",

@@ -75,6 +75,56 @@ fn a_file_is_sent_as_often_as_asked() {
 }
 
 #[test]
+fn what_was_sent_before_is_counted_and_not_stored_again() {
+    let place = Place::new();
+    let _server = place.serve();
+    place.write("f.ndjson", lines(500, 7));
+    place.sh("stream create a --dedup-window 1h").ok();
+    place.sh("stream describe a").ok().prints("dedup window     1h");
+    assert_eq!(place.sh("stream describe a --json").ok().json()["dedup_window_ms"], 3_600_000);
+    let first = place.sh("produce a f.ndjson --key key --dedup-id id --json").ok().json();
+    assert_eq!((&first["records"], &first["duplicates"]), (&500.into(), &0.into()));
+    // A program that starts anew does not know how far it came: some are known, some are not.
+    place.write("more.ndjson", lines(800, 7));
+    let again = place.sh("produce a more.ndjson --key key --dedup-id id");
+    again.ok().prints("stored 800 records").prints("500 of them known by dedup id and not stored again");
+    assert_eq!(stored(&place, "a"), expected(&lines(800, 7)));
+
+    place.sh_with("produce b --dedup content", b"{\"a\":1}\n{\"a\":2}\n{\"a\":1}\n").ok().prints("1 of them known");
+    assert_eq!(consume(&place, "b").len(), 2);
+    place.sh_with("produce b --format lines --dedup-id id", b"x").exits(2).says("--dedup-id names a field");
+    place
+        .sh("stream create c --dedup-window 25h")
+        .exits(10)
+        .says("dedup_window_ms is 90000000, legal is 1000 to 86400000");
+}
+
+#[test]
+fn a_producers_name_is_its_own() {
+    let place = Place::new();
+    let _server = place.serve();
+    let mut old = place
+        .command(["produce", "a", "--producer-name", "loader"])
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut pipe = old.stdin.take().expect("piped");
+    pipe.write_all(b"{\"id\":1}\n").expect("it is read");
+    while place.sh("consume a --format value").stdout != "{\"id\":1}\n" {}
+    place.sh_with("produce a --producer-name loader", b"{\"id\":2}").ok();
+    pipe.write_all(b"{\"id\":3}\n").expect("it is read");
+    drop(pipe);
+    support::finish(old)
+        .exits(30)
+        .says("a newer producer of the name \"loader\" has taken over")
+        .prints("stored 1 record");
+    assert_eq!(stored(&place, "a").len(), 2);
+    place.sh_with("produce a --producer-name NO", b"{}").exits(10).says("illegal producer name");
+    place.sh_with("produce a --producer-name x --no-idempotence", b"{}").exits(2);
+    place.sh_with("produce a --no-idempotence", b"{}").ok().prints("stored 1 record");
+}
+
+#[test]
 fn lines_are_stored_as_they_are_and_blank_lines_between_objects_are_none() {
     let place = Place::new();
     let _server = place.serve();

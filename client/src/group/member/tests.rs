@@ -143,12 +143,20 @@ fn a_heartbeat_waits_as_the_server_says_and_never_more_than_a_third_of_the_sessi
 
 #[test]
 fn refusals_are_told_apart() {
-    let of = |code| judge(&Error::from(millstream_protocol::frame::Refusal::new(code, "")));
-    assert_eq!([Code::UnknownMember, Code::UnknownGroup].map(of), [Verdict::Rejoin; 2]);
-    assert_eq!([Code::ShuttingDown, Code::Throttled, Code::TimedOut].map(of), [Verdict::Again; 3]);
-    assert_eq!([Code::Fenced, Code::UnknownStream, Code::IllegalSetting, Code::NotAllowed].map(of), [Verdict::End; 4]);
-    assert_eq!(judge(&Error::lost("gone", "reset")), Verdict::Again);
-    assert_eq!(judge(&Error::unreachable("h:1", "nobody")), Verdict::Again);
+    let member = joined(1, &[]);
+    let heartbeat = member.ask().expect("a heartbeat");
+    let join = Member::new(settings(), 1).ask().expect("a join");
+    let of = |ask: &Ask, code| judge(ask, &Error::from(millstream_protocol::frame::Refusal::new(code, "")));
+    for ask in [&heartbeat, &join] {
+        let of = |code| of(ask, code);
+        assert_eq!([Code::UnknownMember, Code::UnknownGroup].map(of), [Verdict::Rejoin; 2]);
+        assert_eq!([Code::ShuttingDown, Code::Throttled, Code::TimedOut].map(of), [Verdict::Again; 3]);
+        assert_eq!([Code::Fenced, Code::UnknownStream, Code::NotAllowed].map(of), [Verdict::End; 3]);
+        assert_eq!(judge(ask, &Error::lost("gone", "reset")), Verdict::Again);
+        assert_eq!(judge(ask, &Error::unreachable("h:1", "nobody")), Verdict::Again);
+    }
+    let illegal = [&heartbeat, &join].map(|ask| of(ask, Code::IllegalSetting));
+    assert_eq!(illegal, [Verdict::Rejoin, Verdict::End], "a version never given; a setting out of range");
 }
 
 const PARTITIONS: u32 = 5;

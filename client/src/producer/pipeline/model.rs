@@ -36,9 +36,10 @@ enum Step {
     Send,
     Store,
     Refuse(Code),
-    /// The answer does not say whether it is stored.
+    /// The disk fails under so many at once: the answer does not say whether they are stored.
     Fail {
         stored: bool,
+        batches: usize,
     },
     /// Some of what arrived is stored, nobody hears of it, and the rest stays in the lost stream's session.
     Lose {
@@ -51,6 +52,8 @@ enum Step {
     LoseBump,
     Crash,
     Forget(usize),
+    /// The ids in the log have left the window.
+    ForgetIds(usize),
     Expire(u32),
     Wait,
 }
@@ -64,13 +67,14 @@ fn step() -> impl Strategy<Value = Step> {
         9 => Just(Step::Store),
         1 => Just(Step::Refuse(Code::DiskFull)),
         1 => Just(Step::Refuse(Code::NotAllowed)),
-        1 => any::<bool>().prop_map(|stored| Step::Fail { stored }),
+        1 => (any::<bool>(), 1..3_usize).prop_map(|(stored, batches)| Step::Fail { stored, batches }),
         1 => (0..4_usize).prop_map(|stored| Step::Lose { stored }),
         3 => Just(Step::Late),
         1 => Just(Step::LateBump),
         1 => Just(Step::LoseBump),
         1 => Just(Step::Crash),
         1 => (0..PARTITIONS).prop_map(Step::Forget),
+        1 => (0..PARTITIONS).prop_map(Step::ForgetIds),
         1 => (1..4_u32).prop_map(Step::Expire),
         2 => Just(Step::Wait),
     ]
@@ -109,6 +113,8 @@ struct Partition {
     /// The sequence behind batches of which all was known: in memory only.
     passed: Option<u64>,
     has_forgotten: bool,
+    /// Ids of records before it are not known any more.
+    window_from: usize,
 }
 
 /// One produce stream's other end.
@@ -116,6 +122,8 @@ struct Partition {
 struct Session {
     arrived: VecDeque<Outgoing>,
     gated: [bool; PARTITIONS],
+    /// What closed the gate was the disk.
+    failing: [bool; PARTITIONS],
 }
 
 #[derive(Debug, Default)]
@@ -191,8 +199,9 @@ impl Partition {
     }
 
     fn known(&self, index: u32, record: Kept) -> Option<Duplicate> {
-        let first = self.log.iter().position(|kept| record.id.is_some() && kept.id == record.id)?;
-        Some(Duplicate { index, offset: Offset(first as u64), append_time: Timestamp(0) })
+        let window = &self.log[self.window_from..];
+        let first = window.iter().position(|kept| record.id.is_some() && kept.id == record.id)?;
+        Some(Duplicate { index, offset: Offset((self.window_from + first) as u64), append_time: Timestamp(0) })
     }
 }
 
@@ -227,7 +236,9 @@ impl Server {
         let gated = {
             let session = session(self)?;
             session.gated[at] &= !out.resume;
-            session.gated[at]
+            let shares_its_fate = session.failing[at] && matches!(treatment, Treatment::Fail { .. });
+            session.failing[at] &= session.gated[at];
+            session.gated[at] && !shares_its_fate
         };
         let verdict = match treatment {
             _ if gated => Verdict::Refused(Code::Throttled),
@@ -250,7 +261,9 @@ impl Server {
             Verdict::Duplicates(duplicates) => duplicates.len() == count,
             Verdict::Refused(_) => false,
         };
-        session(self)?.gated[at] |= !is_through;
+        let session = session(self)?;
+        session.gated[at] |= !is_through;
+        session.failing[at] |= matches!(verdict, Verdict::Refused(Code::DurabilityUnknown));
         Some((out, verdict))
     }
 
@@ -299,7 +312,7 @@ impl Run {
             Step::Send => self.send(),
             Step::Store => self.answer(Treatment::Verdict),
             Step::Refuse(code) => self.answer(Treatment::Refuse(code)),
-            Step::Fail { stored } => self.answer(Treatment::Fail { stored }),
+            Step::Fail { stored, batches } => (0..batches).for_each(|_| self.answer(Treatment::Fail { stored })),
             Step::Lose { stored } => {
                 for _ in 0..stored {
                     self.server.work(|server| Some(&mut server.current), Treatment::Verdict);
@@ -329,6 +342,10 @@ impl Run {
                 self.server.old.clear();
                 let partition = &mut self.server.partitions[partition];
                 partition.has_forgotten |= partition.standing.take().is_some();
+            }
+            Step::ForgetIds(partition) => {
+                let partition = &mut self.server.partitions[partition];
+                partition.window_from = partition.log.len();
             }
             Step::Expire(batches) => {
                 let oldest = self.serial.saturating_sub(u64::from(DEPTH + 3 * batches));
@@ -446,7 +463,7 @@ impl Run {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 40_000, ..ProptestConfig::default() })]
     #[test]
     fn nothing_is_stored_twice_or_out_of_order_and_every_outcome_is_true(
         steps in prop::collection::vec(step(), 0..250),

@@ -59,3 +59,45 @@ impl Broker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::BrokerConfig;
+    use millstream_protocol::frame::control::{CreateMode, StreamConfig};
+    use millstream_protocol::frame::group::{GroupHeartbeat, GroupJoin};
+
+    #[test]
+    fn groups_that_know_other_streams_than_the_catalog_are_put_right_at_a_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = BrokerConfig::new(dir.path());
+        let join = |streams: &[&str]| GroupJoin {
+            group: "readers".into(),
+            member: 1,
+            instance: None,
+            streams: streams.iter().map(|name| (*name).to_owned()).collect(),
+            session_timeout_ms: 30_000,
+            rebalance_timeout_ms: 30_000,
+            client: String::new(),
+        };
+        let broker = Broker::open(config.clone()).unwrap();
+        for (name, partitions) in [("flights", 3), ("trains", 2)] {
+            broker.create_stream(name, partitions, StreamConfig::default(), CreateMode::Explicit).unwrap();
+        }
+        broker.join_group(&join(&["flights", "trains"])).unwrap();
+        // One stream has grown since, the other was made anew: the groups were told of neither.
+        let trains = broker.stream("trains").unwrap().id;
+        broker.tell_groups("flights", broker.stream("flights").unwrap().id, 1);
+        broker.tell_groups("trains", trains, 0);
+        broker.tell_groups("trains", StreamId(99), 7);
+        broker.close().unwrap();
+
+        let broker = Broker::open(config).unwrap();
+        let (group, member) = ("readers".to_owned(), 1);
+        let beat = GroupHeartbeat { group, member, seen: 0, applied: 0, wait_ms: 0 };
+        let assignment = broker.answer_heartbeat(&beat).unwrap().assignment.unwrap();
+        let of = |id: StreamId| assignment.partitions.iter().filter(|held| held.at.stream == id.0).count();
+        assert_eq!((of(broker.stream("flights").unwrap().id), of(trains), assignment.partitions.len()), (3, 2, 5));
+        broker.close().unwrap();
+    }
+}

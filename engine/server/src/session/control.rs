@@ -5,13 +5,14 @@
 //! blocking thread. A heartbeat that waits for its group to change is no work: it gives its turn back ([`groups`]).
 
 mod groups;
+mod producers;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use millstream_protocol::frame::control::{Message, Request, Response};
 use millstream_protocol::frame::{FRAME_HEADER_BYTES, FrameHeader, Kind, Refusal};
-use millstream_protocol::{Code, Offset, PartitionId};
+use millstream_protocol::{Code, Offset, PartitionId, ProducerId, StreamId};
 use quinn::SendStream;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -19,6 +20,7 @@ use tokio::task::JoinSet;
 use super::Session;
 use crate::authorize::{Action, Resource};
 use crate::frame_io::{End, FrameReader, write_error, write_frame};
+use crate::quic::connection::LAST_WORDS;
 use crate::shared::{blocking, broker_refusal, log_refusal, shutting_down};
 
 /// Requests of one control stream that are worked on at once.
@@ -74,6 +76,8 @@ pub(crate) async fn run(session: Arc<Session>, send: SendStream, mut frames: Fra
         if write_error(&mut send, 0, &refusal).await.is_ok() {
             // An error means that the peer has stopped the stream already.
             let _ = send.finish();
+            // The connection is closed next, which drops what is not sent yet: the peer gets its answers first.
+            let _ = tokio::time::timeout(LAST_WORDS, send.stopped()).await;
         }
     }
     Ok(())
@@ -209,6 +213,10 @@ async fn perform(session: &Session, request: Request) -> Result<Response, Refusa
                 flushed = shared.lakes.flush(&name, timeout) => flushed.map(Response::LakeStatus),
                 () = shared.stopping.cancelled() => Err(shutting_down()),
             }
+        }
+        Request::InitProducer { name } => producers::init(session, name).await,
+        Request::BumpProducer { id, epoch, stream } => {
+            producers::bump(session, (ProducerId(id), epoch), StreamId(stream)).await
         }
         request => groups::perform(session, request).await,
     }

@@ -11,6 +11,9 @@
 //! - After a failed batch the partition's later ones are refused until one comes with the resume flag, so that what
 //!   was pipelined behind a failure is not stored ahead of it (the *gate*).
 //!
+//! - Whether a batch was stored before, and which of its records have dedup ids that are known, is the lane's to say, which has
+//!   them in order; here a flagged batch is only read for its ids.
+//!
 //! The epoch that a client names is not compared: there is one owner, and reaching this server is reaching it.
 //! Not here: writing and syncing (the log's lanes), batching (the client).
 
@@ -22,10 +25,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use millstream_broker::Stream;
-use millstream_log::{AppendSink, Partition};
-use millstream_protocol::batch::BatchView;
+use millstream_log::{AppendSink, NewBatch, Partition};
 use millstream_protocol::frame::produce::{OpenProduce, PRODUCE_PREFIX_BYTES, ProducePrefix};
-use millstream_protocol::frame::{FLAG_RESUME, FRAME_HEADER_BYTES, FrameHeader, Kind, Refusal};
+use millstream_protocol::frame::{FLAG_RESEND, FLAG_RESUME, FRAME_HEADER_BYTES, FrameHeader, Kind, Refusal};
 use millstream_protocol::limits::PRODUCE_DEPTH_MAX;
 use millstream_protocol::{Code, PartitionId, StreamId};
 use quinn::SendStream;
@@ -138,14 +140,14 @@ impl Intake<'_> {
                 "an earlier batch of this partition was refused: send it again, with the resume flag, before this one",
             ))
         } else {
-            accept(session, &route, &batch).await
+            accept(session, &route, &batch, header.flags & FLAG_RESEND != 0).await
         };
         match checked {
             Err(refusal) => acks.refuse(route.lane, in_hand, refusal),
-            Ok(view) => {
-                (in_hand.records, in_hand.bytes) = (view.header().record_count, batch.len());
+            Ok(accepted) => {
+                (in_hand.records, in_hand.bytes) = (accepted.view.header().record_count, batch.len());
                 let token = acks.begin(route.lane, in_hand);
-                if let Err(error) = route.partition.append(view, token, &self.sink) {
+                if let Err(error) = route.partition.append(accepted, token, &self.sink) {
                     acks.fail(token, log_refusal(&error));
                 }
             }
@@ -167,19 +169,20 @@ impl Intake<'_> {
     }
 }
 
-/// Whether a batch may be stored: by whom, whole, unstamped, its records within the stream's limit and with the keys it
-/// needs.
-async fn accept(session: &Session, route: &Route, batch: &Bytes) -> Result<BatchView, Refusal> {
+/// Whether a batch may be stored: by whom, whole, unstamped, its records within the stream's limit and with the keys and
+/// headers they need.
+async fn accept(session: &Session, route: &Route, batch: &Bytes, resend: bool) -> Result<NewBatch, Refusal> {
     session.authorize(Action::Produce, Resource::Stream(&route.stream.name))?;
     let view = check::parse(batch, session.shared.now())?;
+    let mut dedup = None;
     if check::must_read(&view, &route.stream.config) {
         let turn = session.budget.server().decode_turn().await;
         let (decoded, stream) = (view.clone(), Arc::clone(&route.stream));
-        blocking(move || {
+        dedup = blocking(move || {
             let _turn = turn;
             check::records(&decoded, &stream.config)
         })
         .await??;
     }
-    Ok(view)
+    Ok(NewBatch { view, resend, dedup })
 }

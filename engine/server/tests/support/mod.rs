@@ -286,24 +286,37 @@ impl Producer {
         self.send_flagged(stream, partition, correlation, batch, FLAG_RESUME).await;
     }
 
-    async fn send_flagged(&mut self, stream: &StreamInfo, partition: u32, correlation: u64, batch: &[u8], flags: u8) {
+    pub async fn send_flagged(
+        &mut self,
+        stream: &StreamInfo,
+        partition: u32,
+        correlation: u64,
+        batch: &[u8],
+        flags: u8,
+    ) {
         let prefix = ProducePrefix { stream: StreamId(stream.id), partition: PartitionId(partition), epoch: Epoch(0) };
         let body = [&prefix.encode()[..], batch].concat();
         self.frames.send(Kind::Produce, flags, correlation, &body).await;
     }
 
-    /// The next ack.
-    pub async fn ack(&mut self) -> (u64, Result<Stored, Refusal>) {
+    /// The next ack, whatever it is.
+    pub async fn any_ack(&mut self) -> (u64, Result<Produced, Refusal>) {
         while self.acks.is_empty() {
             let (_, body) = self.frames.expect(Kind::ProduceAcks).await.expect("acks");
             self.acks = decode_acks(&body).expect("acks");
         }
         let ack = self.acks.remove(0);
-        let stored = ack.result.map(|produced| match produced {
+        (ack.correlation, ack.result)
+    }
+
+    /// The next ack, of a batch without dedup ids.
+    pub async fn ack(&mut self) -> (u64, Result<Stored, Refusal>) {
+        let (correlation, result) = self.any_ack().await;
+        let stored = result.map(|produced| match produced {
             Produced::Stored(stored) => stored,
             Produced::Duplicates(all) => panic!("duplicates where none were sent: {all:?}"),
         });
-        (ack.correlation, stored)
+        (correlation, stored)
     }
 
     /// Sends one batch and waits for its result.

@@ -74,6 +74,10 @@ fn config(create: &StreamCreate) -> Result<StreamConfig, Failure> {
     if let Some(durability) = create.durability {
         config.durability = durability.into();
     }
+    if let Some(window) = create.dedup_window {
+        // The server names what is legal.
+        config.dedup_window_ms = u32::try_from(window.as_millis()).unwrap_or(u32::MAX);
+    }
     if let Some(size) = create.segment_bytes {
         config.segment_bytes = size.bytes();
     }
@@ -151,6 +155,7 @@ fn description(info: &StreamInfo, paint: Paint) -> String {
             ("cleanup", cleanup(config.cleanup)),
             ("retention", config.retention_ms.map_or_else(forever, |ms| span(Duration::from_millis(ms)))),
             ("retention bytes", config.retention_bytes.map_or("unlimited".into(), |n| ByteSize(n).to_string())),
+            ("dedup window", span(Duration::from_millis(u64::from(config.dedup_window_ms)))),
             ("segment bytes", ByteSize(config.segment_bytes).to_string()),
             ("largest record", ByteSize(u64::from(config.record_bytes_max)).to_string()),
             ("records", count(records)),
@@ -270,6 +275,7 @@ struct StreamView<'a> {
     min_compaction_lag_ms: Option<u64>,
     retention_ms: Option<u64>,
     retention_bytes: Option<u64>,
+    dedup_window_ms: u32,
     segment_bytes: u64,
     record_bytes_max: u32,
     records: u64,
@@ -306,6 +312,7 @@ impl<'a> From<&'a StreamInfo> for StreamView<'a> {
             min_compaction_lag_ms: compaction.map(|compaction| compaction.min_compaction_lag_ms),
             retention_ms: info.config.retention_ms,
             retention_bytes: info.config.retention_bytes,
+            dedup_window_ms: info.config.dedup_window_ms,
             segment_bytes: info.config.segment_bytes,
             record_bytes_max: info.config.record_bytes_max,
             records: info.partitions.iter().map(records).sum(),

@@ -42,7 +42,7 @@ const SLACK: Duration = Duration::from_secs(2);
 const ROUND: Duration = Duration::from_secs(1);
 const ASK_EVERY: Duration = Duration::from_millis(100);
 /// A server that is idle for longer has lost its client: members are heard of more often.
-const SETTINGS: &[&str] = &["idle_timeout='3 s'"];
+const SETTINGS: &[&str] = &["idle_timeout=3 s"];
 /// How long the group may take to work off what is left.
 const QUIET: Duration = Duration::from_secs(60);
 /// Forks of the seed.
@@ -144,7 +144,8 @@ impl Torture<'_> {
         let failed = |error: millstream_client::Error| Failure::run(format!("a stream cannot be made: {error}"));
         client.create_stream(STREAM, self.options.partitions, StreamConfig::default()).await.map_err(failed)?;
         let (stop, stopped) = watch::channel(false);
-        let recorder = |process| Recorder::create(&self.killer.dir.history(), process, self.clock);
+        let (history, clock) = (self.killer.dir.history(), self.clock);
+        let recorder = |process| Recorder::create(&history, process, clock);
         let books = Arc::new(Books::new(self.killer.lives.clone()));
         let feed = Feed {
             client: client.clone(),

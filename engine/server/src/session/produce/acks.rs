@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use millstream_log::{AppendSink, Appended, LogError};
-use millstream_protocol::frame::produce::{ProduceAck, Produced, Stored, encode_acks};
+use millstream_protocol::frame::produce::{DUPLICATE_BYTES, ProduceAck, Produced, Stored, encode_acks};
 use millstream_protocol::frame::{Kind, Refusal};
-use millstream_protocol::limits::{ERROR_TEXT_BYTES_MAX, FRAME_BYTES_MAX};
+use millstream_protocol::limits::{CONTROL_BATCH_RECORDS_MAX, ERROR_TEXT_BYTES_MAX, FRAME_BYTES_MAX};
 use parking_lot::Mutex;
 use quinn::SendStream;
 use tokio::sync::{Notify, Semaphore};
@@ -20,10 +20,12 @@ use crate::frame_io::write_frame;
 use crate::metrics::Metrics;
 use crate::shared::log_refusal;
 
-/// The most acks in one frame: even if all are refusals with the longest text, they fit.
-const ACKS_PER_FRAME_MAX: usize = 1_024;
-const _: () =
-    assert!(4 + ACKS_PER_FRAME_MAX * (ERROR_TEXT_BYTES_MAX + 32) <= FRAME_BYTES_MAX, "acks must fit into a frame");
+/// Acks go into one frame up to this, and one more.
+const ACKS_BYTES_TARGET: usize = 1 << 20;
+const REFUSAL_BYTES_MAX: usize = ERROR_TEXT_BYTES_MAX + 32;
+const DUPLICATES_BYTES_MAX: usize = 16 + CONTROL_BATCH_RECORDS_MAX as usize * DUPLICATE_BYTES;
+const _: () = assert!(ACKS_BYTES_TARGET + REFUSAL_BYTES_MAX <= FRAME_BYTES_MAX, "acks must fit into a frame");
+const _: () = assert!(ACKS_BYTES_TARGET + DUPLICATES_BYTES_MAX <= FRAME_BYTES_MAX, "acks must fit into a frame");
 
 /// A partition as this stream knows it: its index in the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,16 +163,36 @@ impl Acks {
         self.wake.notify_one();
     }
 
-    fn count_result(&self, in_hand: &InHand, result: Result<(), Refusal>, now: Instant) {
+    fn count_result(&self, in_hand: &InHand, counted: Counted, now: Instant) {
         self.metrics.append.observe(now.saturating_duration_since(in_hand.started));
-        match result {
-            Ok(()) => {
+        match counted {
+            Counted::Stored => {
                 self.metrics.batches_stored.add(1);
                 self.metrics.records_stored.add(u64::from(in_hand.records));
                 self.metrics.bytes_stored.add(in_hand.bytes as u64);
             }
-            Err(refusal) => self.count_refusal(&refusal),
+            Counted::Duplicates(records) => self.metrics.duplicates.add(records),
+            Counted::Refused(refusal) => self.count_refusal(&refusal),
         }
+    }
+}
+
+/// What the metrics make of a result.
+enum Counted {
+    Stored,
+    Duplicates(u64),
+    Refused(Refusal),
+}
+
+/// What the client is told of a batch of so many records, and whether the batches behind it may pass: they may not where
+/// the client has to send it, or a part of it, again.
+fn answer(result: Result<Appended, LogError>, records: u32) -> (Result<Produced, Refusal>, bool) {
+    match result {
+        Ok(Appended { base_offset, append_time }) => (Ok(Produced::Stored(Stored { base_offset, append_time })), true),
+        Err(LogError::Duplicates(duplicates)) => {
+            (Ok(Produced::Duplicates(duplicates.to_vec())), duplicates.len() == records as usize)
+        }
+        Err(error) => (Err(log_refusal(&error)), false),
     }
 }
 
@@ -182,8 +204,8 @@ impl State {
         lane.release(&mut self.ready);
     }
 
-    fn complete(&mut self, token: u64, lane: Lane, ack: ProduceAck) {
-        if ack.result.is_err() {
+    fn complete(&mut self, token: u64, lane: Lane, ack: ProduceAck, passes: bool) {
+        if !passes {
             self.lanes[lane.0].gated = true;
             let later = self.in_hand.iter_mut().filter(|(other, routed)| **other > token && routed.lane == lane);
             later.for_each(|(_, routed)| routed.behind = true);
@@ -217,23 +239,38 @@ impl AppendSink for Acks {
             let mut state = self.state.lock();
             for (token, result) in results {
                 let Some(Routed { lane, in_hand, .. }) = state.in_hand.remove(&token) else { continue };
-                let result = result
-                    .map(|appended| {
-                        let Appended { base_offset, append_time } = appended;
-                        Produced::Stored(Stored { base_offset, append_time })
-                    })
-                    .map_err(|error| log_refusal(&error));
-                done.push((in_hand, result.as_ref().map(|_| ()).map_err(Refusal::clone)));
-                let correlation = done.last().map_or(0, |(in_hand, _)| in_hand.correlation);
-                state.complete(token, lane, ProduceAck { correlation, result });
+                let (result, passes) = answer(result, in_hand.records);
+                let counted = match &result {
+                    Ok(Produced::Stored(_)) => Counted::Stored,
+                    Ok(Produced::Duplicates(duplicates)) => Counted::Duplicates(duplicates.len() as u64),
+                    Err(refusal) => Counted::Refused(refusal.clone()),
+                };
+                let ack = ProduceAck { correlation: in_hand.correlation, result };
+                done.push((in_hand, counted));
+                state.complete(token, lane, ack, passes);
             }
         }
         self.wake.notify_one();
         let now = Instant::now();
-        for (in_hand, result) in done {
-            self.count_result(&in_hand, result, now);
+        for (in_hand, counted) in done {
+            self.count_result(&in_hand, counted, now);
         }
     }
+}
+
+/// The first acks that go into one frame.
+fn frame_of(acks: &[ProduceAck]) -> usize {
+    let mut bytes = 0;
+    let fits = |ack: &&ProduceAck| {
+        let fits = bytes < ACKS_BYTES_TARGET;
+        bytes += match &ack.result {
+            Ok(Produced::Stored(_)) => 32,
+            Ok(Produced::Duplicates(duplicates)) => 16 + duplicates.len() * DUPLICATE_BYTES,
+            Err(_) => REFUSAL_BYTES_MAX,
+        };
+        fits
+    };
+    acks.iter().take_while(fits).count()
 }
 
 /// Writes acks until the last one; gives the stream back, or nothing if the client takes no more.
@@ -247,11 +284,14 @@ pub(super) async fn write(mut send: SendStream, acks: Arc<Acks>) -> Option<SendS
             acks.wake.notified().await;
             continue;
         }
-        for part in ready.chunks(ACKS_PER_FRAME_MAX) {
+        let mut rest = ready.as_slice();
+        while !rest.is_empty() {
+            let (part, later) = rest.split_at(frame_of(rest));
             if write_frame(&mut send, Kind::ProduceAcks, 0, &encode_acks(part)).await.is_err() {
                 return None;
             }
             acks.depth.add_permits(part.len());
+            rest = later;
         }
     }
 }
@@ -259,6 +299,7 @@ pub(super) async fn write(mut send: SendStream, acks: Arc<Acks>) -> Option<SendS
 #[cfg(test)]
 mod tests {
     use futures::FutureExt;
+    use millstream_protocol::frame::produce::Duplicate;
     use millstream_protocol::{ByteSize, Code, Offset, Timestamp};
 
     use super::*;
@@ -318,6 +359,53 @@ mod tests {
         let resumed = acks.begin(one, in_hand(6));
         assert_eq!(tokens.map(|token| acks.admits(token)), [true, true, true, false]);
         assert!(acks.admits(resumed));
+    }
+
+    #[test]
+    fn known_records_close_the_gate_unless_they_are_all_of_the_batch() {
+        let duplicates = |count: u32| -> Result<Appended, LogError> {
+            let of = |index| Duplicate { index, offset: Offset(7), append_time: Timestamp(1) };
+            Err(LogError::Duplicates((0..count).map(of).collect()))
+        };
+        let metrics: Arc<Metrics> = Arc::default();
+        let acks = Acks::new(8, Arc::clone(&metrics));
+        let (one, two) = (acks.add_lane(), acks.add_lane());
+        let tokens = [(one, 1), (two, 2), (one, 3), (two, 4)]
+            .map(|(lane, n)| acks.begin(lane, InHand { records: 2, ..in_hand(n) }));
+        acks.complete(vec![(tokens[0], duplicates(2)), (tokens[1], duplicates(1))]);
+        assert!(!acks.is_gated(one) && acks.is_gated(two));
+        assert!(acks.admits(tokens[2]) && !acks.admits(tokens[3]));
+        let ready = acks.take_ready().0;
+        assert!(ready.iter().all(|ack| matches!(ack.result, Ok(Produced::Duplicates(_)))));
+        assert_eq!((metrics.duplicates.get(), metrics.batches_refused.get(), metrics.batches_stored.get()), (3, 0, 0));
+    }
+
+    #[test]
+    fn acks_are_cut_into_frames_that_can_be_sent() {
+        let duplicates = |count: u32| {
+            let of = |index| Duplicate { index, offset: Offset(7), append_time: Timestamp(1) };
+            Ok(Produced::Duplicates((0..count).map(of).collect()))
+        };
+        let refusal = || Err(Refusal::new(Code::DiskFull, "x".repeat(ERROR_TEXT_BYTES_MAX)));
+        let stored = || Ok(Produced::Stored(Stored { base_offset: Offset(0), append_time: Timestamp(0) }));
+        let acks: Vec<ProduceAck> = (0..4_096)
+            .map(|correlation| {
+                let result = match correlation % 3 {
+                    0 => duplicates(CONTROL_BATCH_RECORDS_MAX),
+                    1 => refusal(),
+                    _ => stored(),
+                };
+                ProduceAck { correlation, result }
+            })
+            .collect();
+        let (mut rest, mut frames) = (acks.as_slice(), 0);
+        while !rest.is_empty() {
+            let (part, later) = rest.split_at(frame_of(rest));
+            let length = encode_acks(part).len();
+            assert!(!part.is_empty() && length <= Kind::ProduceAcks.body_bytes_max(), "{length}");
+            (rest, frames) = (later, frames + 1);
+        }
+        assert!(frames < 4_096 / 3, "they share frames: {frames}");
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! What a batch from a client must be. Pure.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use millstream_protocol::batch::{BatchError, BatchView, check_zero_stamp};
+use millstream_log::DedupKey;
+use millstream_protocol::batch::{BatchError, BatchView, FLAG_CONTROL_HEADERS, check_zero_stamp};
 use millstream_protocol::frame::Refusal;
 use millstream_protocol::frame::control::StreamConfig;
-use millstream_protocol::limits::TIMESTAMP_AHEAD_MS_MAX;
+use millstream_protocol::limits::{CONTROL_BATCH_RECORDS_MAX, TIMESTAMP_AHEAD_MS_MAX};
 use millstream_protocol::{ByteSize, Code, Timestamp};
 
 /// Checks a batch without reading its records: fields, checksum, an empty stamp, a time that is not far ahead.
@@ -27,15 +30,32 @@ pub(super) fn parse(batch: &Bytes, now: Timestamp) -> Result<BatchView, Refusal>
 }
 
 /// Whether a batch's records must be read before it is stored. No record is larger than all of them together, so most
-/// batches pass unread; those of compacted streams are read for their keys.
+/// batches pass unread; those of compacted streams are read for their keys, flagged ones for the headers on which the
+/// server acts.
 pub(super) fn must_read(view: &BatchView, config: &StreamConfig) -> bool {
-    config.is_compacted() || view.header().uncompressed_len > config.record_bytes_max
+    config.is_compacted() || is_flagged(view) || view.header().uncompressed_len > config.record_bytes_max
 }
 
-/// Reads the records: each must be whole, within the stream's limit, and have a key if the stream is compacted.
-/// Decompresses.
-pub(super) fn records(view: &BatchView, config: &StreamConfig) -> Result<(), Refusal> {
+fn is_flagged(view: &BatchView) -> bool {
+    view.header().flags & FLAG_CONTROL_HEADERS != 0
+}
+
+/// Of each record the key of its dedup id, `None` for one without; of a batch that is not flagged nothing.
+pub(super) type DedupKeys = Option<Arc<[Option<DedupKey>]>>;
+
+/// Reads the records: each must be whole, within the stream's limit, and have a key if the stream is compacted; of a flagged
+/// batch there must not be too many, and their reserved headers must be right. Decompresses. Gives their dedup keys.
+pub(super) fn records(view: &BatchView, config: &StreamConfig) -> Result<DedupKeys, Refusal> {
     let record_bytes_max = config.record_bytes_max as usize;
+    let count = view.header().record_count;
+    let mut keys = is_flagged(view).then(Vec::new);
+    if keys.is_some() && count > CONTROL_BATCH_RECORDS_MAX {
+        let text = format!(
+            "the batch is refused: {count} records with headers on which the server acts, the limit is \
+             {CONTROL_BATCH_RECORDS_MAX}: send them in several batches"
+        );
+        return Err(Refusal::new(Code::CorruptBatch, text));
+    }
     let mut records = view.records().map_err(|error| refusal(&error))?;
     let mut index = 0;
     while let Some(record) = records.next_ref() {
@@ -59,9 +79,13 @@ pub(super) fn records(view: &BatchView, config: &StreamConfig) -> Result<(), Ref
             );
             return Err(Refusal::new(Code::KeyRequired, text));
         }
+        if let Some(keys) = &mut keys {
+            record.check_reserved().map_err(|error| refusal(&error))?;
+            keys.push(record.dedup_id().map(|id| DedupKey::of(record.key, id)));
+        }
         index += 1;
     }
-    Ok(())
+    Ok(keys.map(Arc::from))
 }
 
 fn refusal(error: &BatchError) -> Refusal {
@@ -78,9 +102,9 @@ fn refusal(error: &BatchError) -> Refusal {
 
 #[cfg(test)]
 mod tests {
-    use millstream_protocol::Record;
     use millstream_protocol::batch::{BatchBuilder, Codec};
     use millstream_protocol::frame::control::Compaction;
+    use millstream_protocol::{ProducerId, Record};
 
     use super::*;
 
@@ -99,7 +123,7 @@ mod tests {
         for codec in [Codec::None, Codec::Lz4, Codec::Zstd] {
             let view = parse(&batch(codec, &[10, 2_000, 10], NOW), NOW).expect("whole");
             let limit = |record_bytes_max| StreamConfig { record_bytes_max, ..StreamConfig::default() };
-            assert_eq!(records(&view, &limit(2_000)), Ok(()));
+            assert_eq!(records(&view, &limit(2_000)), Ok(None));
             assert!(must_read(&view, &limit(2_000)) && !must_read(&view, &limit(1 << 20)));
             let refusal = records(&view, &limit(1_999)).expect_err("too large");
             assert_eq!(refusal.code, Code::RecordTooLarge);
@@ -116,13 +140,49 @@ mod tests {
             parse(&builder.finish().expect("not empty"), NOW).expect("whole")
         };
         let keyed = build(&[Record::new("a").key("k"), Record::tombstone("k"), Record::new("").key("")]);
-        assert_eq!(records(&keyed, &compacted), Ok(()));
+        assert_eq!(records(&keyed, &compacted), Ok(None));
         assert!(must_read(&keyed, &compacted) && !must_read(&keyed, &deleting));
         let keyless = build(&[Record::new("a").key("k"), Record::new("b")]);
-        assert_eq!(records(&keyless, &deleting), Ok(()));
+        assert_eq!(records(&keyless, &deleting), Ok(None));
         let refusal = records(&keyless, &compacted).expect_err("no key");
         assert_eq!(refusal.code, Code::KeyRequired);
         assert!(refusal.text.contains("record 1 "), "{refusal}");
+    }
+
+    #[test]
+    fn a_flagged_batch_is_read_for_its_dedup_ids_and_bounded() {
+        let config = StreamConfig::default();
+        let build = |records: &[Record]| {
+            let mut builder = BatchBuilder::new(Codec::Zstd);
+            records.iter().for_each(|record| builder.push(record).expect("legal"));
+            parse(&builder.finish().expect("not empty"), NOW).expect("whole")
+        };
+        let flagged =
+            build(&[Record::new("a").key("k").dedup_id("1"), Record::new("b"), Record::new("c").dedup_id("1")]);
+        assert!(must_read(&flagged, &config));
+        let keys = records(&flagged, &config).expect("legal").expect("flagged");
+        assert_eq!(keys[..], [Some(DedupKey::of(Some(b"k"), b"1")), None, Some(DedupKey::of(None, b"1"))]);
+        let plain = build(&[Record::new("b").header("ms-reply-to", "x")]);
+        assert!(!must_read(&plain, &config) && records(&plain, &config) == Ok(None));
+
+        // What a good client's builder does not let pass.
+        let flag = |view: &BatchView| {
+            let mut bytes = view.bytes().to_vec();
+            bytes[56] |= FLAG_CONTROL_HEADERS as u8;
+            parse(&millstream_protocol::batch::renumber(&bytes, ProducerId(0), 0, 0), NOW).expect("whole")
+        };
+        let most = vec![Record::new("x"); CONTROL_BATCH_RECORDS_MAX as usize];
+        assert!(records(&flag(&build(&most)), &config).is_ok());
+        let refused = records(&flag(&build(&[most, vec![Record::new("x")]].concat())), &config).expect_err("too many");
+        assert_eq!(refused.code, Code::CorruptBatch);
+        let twice = build(&[Record::new("x").header("xs-dedup-id", "1").dedup_id("1")]);
+        let bytes = twice.bytes().clone();
+        assert_eq!(twice.header().codec, Codec::None, "too short to be packed");
+        let at = bytes.windows(11).position(|name| name == b"xs-dedup-id").expect("the header");
+        let mut bytes = bytes.to_vec();
+        bytes[at] = b'm';
+        let twice = parse(&millstream_protocol::batch::renumber(&bytes, ProducerId(0), 0, 0), NOW).expect("whole");
+        assert_eq!(records(&twice, &config).expect_err("two ids").code, Code::IllegalRecord);
     }
 
     #[test]

@@ -15,8 +15,10 @@ const HAND_OVER_RECORDS: usize = 512;
 /// What became of all records.
 #[derive(Debug)]
 pub struct Acked {
-    /// Stored.
+    /// Acknowledged: they are stored, or an earlier one of their dedup id is.
     pub records: u64,
+    /// Those of which an earlier one is.
+    pub duplicates: u64,
     /// Bytes of those.
     pub bytes: u64,
     /// From the enqueuing to the answer.
@@ -108,12 +110,13 @@ impl Acks {
 
 async fn count(mut batches: mpsc::UnboundedReceiver<Vec<Pending>>, shared: Arc<Shared>) -> Acked {
     let latency_us = Histogram::new_with_bounds(1, 3_600_000_000, 3).expect("the bounds are legal");
-    let mut acked = Acked { records: 0, bytes: 0, latency_us, error: None };
+    let mut acked = Acked { records: 0, duplicates: 0, bytes: 0, latency_us, error: None };
     while let Some(batch) = batches.recv().await {
         for Pending { delivery, bytes, since } in batch {
             match delivery.await {
-                Ok(_) => {
+                Ok(receipt) => {
                     acked.records += 1;
+                    acked.duplicates += u64::from(receipt.duplicate);
                     acked.bytes += bytes;
                     let us = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
                     acked.latency_us.saturating_record(us);

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
-use millstream_client::Producer;
+use millstream_client::{Dedup, Producer};
 use millstream_protocol::Code;
 use millstream_protocol::frame::control::{StreamConfig, StreamInfo};
 use serde::Serialize;
@@ -28,7 +28,7 @@ use self::pace::Pace;
 use self::parse::Rules;
 use self::reader::{BadLine, Item, Reader};
 use super::{Session, did_you_mean, legal_name, unknown_stream};
-use crate::cli::{InputFormat, OnError, Produce};
+use crate::cli::{DedupChoice, InputFormat, OnError, Produce};
 use crate::context::ServerFlags;
 use crate::exit::{Exit, Failure};
 use crate::input::Source;
@@ -42,8 +42,10 @@ const NAMED_MAX: u64 = 10;
 #[derive(Debug, Serialize)]
 struct Summary {
     stream: String,
-    /// Records acknowledged: they are stored.
+    /// Records acknowledged: they are stored, or (the duplicates) were stored before.
     records: u64,
+    /// Those whose dedup ids were known: an earlier record of the id is stored.
+    duplicates: u64,
     /// Bytes of their keys and values.
     bytes: u64,
     seconds: f64,
@@ -53,7 +55,8 @@ struct Summary {
     ack_p99_ms: f64,
     /// Lines that were no records.
     skipped: u64,
-    /// Batches sent more than once, because the first answer did not come: their records may be stored twice.
+    /// Batches sent more than once, because the first answer did not come. With --no-idempotence their records may be
+    /// stored twice.
     batches_resent: u64,
     /// Whether the whole input is stored, but for skipped lines.
     complete: bool,
@@ -65,6 +68,9 @@ struct Summary {
 /// Exit 10: a line that is no record, an unknown stream; 70: the input cannot be read; else what the server or client says.
 pub async fn run(command: Produce, server: &ServerFlags, output: Output) -> Result<(), Failure> {
     legal_name("stream", &command.stream)?;
+    if let Some(name) = &command.producer_name {
+        legal_name("producer", name)?;
+    }
     let source = Source::named(&command.file);
     check(&command, &source)?;
     if source == Source::Stdin && io::stdin().is_terminal() {
@@ -85,6 +91,13 @@ async fn produce(session: &Session, command: &Produce, source: &Source, output: 
     if let Some(timeout) = command.delivery_timeout {
         builder = builder.delivery_timeout(timeout);
     }
+    if let Some(name) = &command.producer_name {
+        builder = builder.name(name);
+    }
+    if let Some(DedupChoice::Content) = command.dedup {
+        builder = builder.dedup(Dedup::Content);
+    }
+    builder = builder.idempotent(!command.no_idempotence);
     let producer = builder.build().await.map_err(|error| session.failure(&error))?;
 
     let consumed = Arc::<AtomicU64>::default();
@@ -94,6 +107,7 @@ async fn produce(session: &Session, command: &Produce, source: &Source, output: 
         rules: Rules {
             format: command.format,
             key: command.key.clone(),
+            dedup_id: command.dedup_id.clone(),
             record_bytes_max: info.config.record_bytes_max as usize,
         },
         repeat: command.repeat,
@@ -132,7 +146,7 @@ async fn produce(session: &Session, command: &Produce, source: &Source, output: 
         (None, End::Input | End::Failed) => None,
     };
     let summary = summary(&info.name, &acked, elapsed, skipped, resent, failure.is_none());
-    output.result(&summary, |_| summary.for_people())?;
+    output.result(&summary, |_| summary.for_people(!command.no_idempotence))?;
     match failure {
         Some(failure) => {
             let are = if acked.records == 1 { "is" } else { "are" };
@@ -143,8 +157,10 @@ async fn produce(session: &Session, command: &Produce, source: &Source, output: 
 }
 
 fn check(command: &Produce, source: &Source) -> Result<(), Failure> {
-    if command.key.is_some() && command.format == InputFormat::Lines {
-        return Err(Failure::usage("--key names a field of a JSON object: it goes with --format ndjson"));
+    for (flag, field) in [("--key", &command.key), ("--dedup-id", &command.dedup_id)] {
+        if field.is_some() && command.format == InputFormat::Lines {
+            return Err(Failure::usage(format!("{flag} names a field of a JSON object: it goes with --format ndjson")));
+        }
     }
     match source {
         Source::Stdin if command.repeat > 1 => Err(Failure::usage("--repeat cannot send stdin twice: name a file")),
@@ -316,6 +332,7 @@ fn summary(stream: &str, acked: &Acked, elapsed: Duration, skipped: u64, resent:
     Summary {
         stream: stream.to_owned(),
         records: acked.records,
+        duplicates: acked.duplicates,
         bytes: acked.bytes,
         seconds: elapsed.as_secs_f64(),
         records_per_second: per_second(acked.records, elapsed),
@@ -329,7 +346,7 @@ fn summary(stream: &str, acked: &Acked, elapsed: Duration, skipped: u64, resent:
 }
 
 impl Summary {
-    fn for_people(&self) -> String {
+    fn for_people(&self, is_idempotent: bool) -> String {
         let mut text = format!(
             "stored {} in '{}': {} in {} s, {} records/s, {}/s, ack p50 {} ms p99 {} ms",
             counted(self.records, "record"),
@@ -344,8 +361,12 @@ impl Summary {
         if self.skipped > 0 {
             text += &format!("; {} skipped", counted(self.skipped, "line"));
         }
+        if self.duplicates > 0 {
+            text += &format!("; {} of them known by dedup id and not stored again", count(self.duplicates));
+        }
         if self.batches_resent > 0 {
-            text += &format!("; {} resent: their records may be stored twice", counted(self.batches_resent, "batch"));
+            let twice = if is_idempotent { "" } else { ": their records may be stored twice" };
+            text += &format!("; {} resent{twice}", counted(self.batches_resent, "batch"));
         }
         text
     }

@@ -1,4 +1,4 @@
-//! From a line to a record: is it JSON, is it small enough, what is its key. No I/O.
+//! From a line to a record: is it JSON, is it small enough, what is its key, what its dedup id. No I/O.
 //!
 //! The check reads each line once and builds nothing; the record's value is the line's bytes as they came.
 
@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
-use millstream_protocol::limits::KEY_BYTES_MAX;
+use millstream_protocol::limits::{DEDUP_ID_BYTES_MAX, KEY_BYTES_MAX};
 use millstream_protocol::{ByteSize, Code, Record};
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -20,6 +20,8 @@ pub struct Rules {
     pub format: InputFormat,
     /// The field that is the key.
     pub key: Option<String>,
+    /// The field that is the dedup id.
+    pub dedup_id: Option<String>,
     /// The stream's limit.
     pub record_bytes_max: usize,
 }
@@ -69,26 +71,47 @@ impl Rules {
     }
 
     fn record(&self, value: Bytes) -> Result<Record, String> {
-        let key = match self.format {
-            InputFormat::Lines => None,
-            InputFormat::Ndjson => find_key(&value, self.key.as_deref())?,
+        let Found { key, dedup_id } = match self.format {
+            InputFormat::Lines => Found::default(),
+            InputFormat::Ndjson => {
+                find(&value, Fields { key: self.key.as_deref(), dedup_id: self.dedup_id.as_deref() })?
+            }
         };
         if let Some(key) = &key
             && key.len() > KEY_BYTES_MAX
         {
             return Err(format!("has a key of {} bytes: the limit is {KEY_BYTES_MAX}", key.len()));
         }
-        Ok(Record { key, ..Record::new(value) })
+        let record = Record { key, ..Record::new(value) };
+        match dedup_id {
+            None => Ok(record),
+            Some(id) if (1..=DEDUP_ID_BYTES_MAX).contains(&id.len()) => Ok(record.dedup_id(id)),
+            Some(id) => Err(format!("has a dedup id of {} bytes: use 1 to {DEDUP_ID_BYTES_MAX}", id.len())),
+        }
     }
 }
 
-/// Checks that the bytes are a JSON object, and finds the key in it.
-fn find_key(value: &[u8], field: Option<&str>) -> Result<Option<Bytes>, String> {
+/// The fields that mean something.
+#[derive(Clone, Copy)]
+struct Fields<'a> {
+    key: Option<&'a str>,
+    dedup_id: Option<&'a str>,
+}
+
+/// What is in them.
+#[derive(Default)]
+struct Found {
+    key: Option<Bytes>,
+    dedup_id: Option<Bytes>,
+}
+
+/// Checks that the bytes are a JSON object, and finds the fields in it.
+fn find(value: &[u8], fields: Fields<'_>) -> Result<Found, String> {
     // serde_json passes over strings without looking at their encoding.
     let text = std::str::from_utf8(value)
         .map_err(|error| format!("is not UTF-8: byte {} cannot be", error.valid_up_to() + 1))?;
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let found = Object { field }.deserialize(&mut deserializer).and_then(|key| deserializer.end().map(|()| key));
+    let found = fields.deserialize(&mut deserializer).and_then(|found| deserializer.end().map(|()| found));
     found.map_err(|error| reason(&error))
 }
 
@@ -106,45 +129,47 @@ fn reason(error: &serde_json::Error) -> String {
 /// Marks our own errors among serde_json's.
 const FIELD_MARK: &str = "\u{1}";
 
-struct Object<'a> {
-    field: Option<&'a str>,
-}
-
-impl<'de> DeserializeSeed<'de> for Object<'_> {
-    type Value = Option<Bytes>;
+impl<'de> DeserializeSeed<'de> for Fields<'_> {
+    type Value = Found;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_map(self)
     }
 }
 
-impl<'de> Visitor<'de> for Object<'_> {
-    type Value = Option<Bytes>;
+impl<'de> Visitor<'de> for Fields<'_> {
+    type Value = Found;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut key = None;
-        let Some(field) = self.field else {
+        let mut found = Found::default();
+        if self.key.or(self.dedup_id).is_none() {
             while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-            return Ok(None);
-        };
-        while let Some(is_key) = map.next_key_seed(Is(field))? {
-            if is_key {
-                let raw: &RawValue = map.next_value()?;
-                key = key_bytes(raw.get(), field).map_err(A::Error::custom)?;
-            } else {
+            return Ok(found);
+        }
+        while let Some(meant) = map.next_key_seed(Meant(self))? {
+            let Fields { key, dedup_id } = meant;
+            if key.or(dedup_id).is_none() {
                 map.next_value::<IgnoredAny>()?;
+                continue;
+            }
+            let raw: &RawValue = map.next_value()?;
+            if let Some(field) = key {
+                found.key = text_of(raw.get(), field, "key").map_err(A::Error::custom)?;
+            }
+            if let Some(field) = dedup_id {
+                found.dedup_id = text_of(raw.get(), field, "dedup id").map_err(A::Error::custom)?;
             }
         }
-        Ok(key)
+        Ok(found)
     }
 }
 
-/// A string is its text, a number or boolean as it is written, null is no key.
-fn key_bytes(raw: &str, field: &str) -> Result<Option<Bytes>, String> {
+/// A string is its text, a number or boolean as it is written, null is nothing.
+fn text_of(raw: &str, field: &str, what: &str) -> Result<Option<Bytes>, String> {
     match raw.as_bytes().first() {
         Some(b'"') => {
             let text: Cow<'_, str> = serde_json::from_str(raw).map_err(|error| error.to_string())?;
@@ -152,32 +177,34 @@ fn key_bytes(raw: &str, field: &str) -> Result<Option<Bytes>, String> {
         }
         Some(b'n') => Ok(None),
         Some(b'{' | b'[') => {
-            Err(format!("{FIELD_MARK}has an object or array as '{field}': a key is text, a number or a boolean"))
+            Err(format!("{FIELD_MARK}has an object or array as '{field}': a {what} is text, a number or a boolean"))
         }
         _ => Ok(Some(Bytes::copy_from_slice(raw.as_bytes()))),
     }
 }
 
-/// Whether a field's name is this one.
-struct Is<'a>(&'a str);
+/// Which of the fields a field's name means.
+struct Meant<'a>(Fields<'a>);
 
-impl<'de> DeserializeSeed<'de> for Is<'_> {
-    type Value = bool;
+impl<'de, 'a> DeserializeSeed<'de> for Meant<'a> {
+    type Value = Fields<'a>;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Fields<'a>, D::Error> {
         deserializer.deserialize_str(self)
     }
 }
 
-impl Visitor<'_> for Is<'_> {
-    type Value = bool;
+impl<'a> Visitor<'_> for Meant<'a> {
+    type Value = Fields<'a>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a field's name")
     }
 
-    fn visit_str<E>(self, name: &str) -> Result<bool, E> {
-        Ok(name == self.0)
+    fn visit_str<E>(self, name: &str) -> Result<Fields<'a>, E> {
+        let Fields { key, dedup_id } = self.0;
+        let is_it = |field: &&str| *field == name;
+        Ok(Fields { key: key.filter(is_it), dedup_id: dedup_id.filter(is_it) })
     }
 }
 
@@ -186,7 +213,7 @@ mod tests {
     use super::*;
 
     fn rules(format: InputFormat, key: Option<&str>) -> Rules {
-        Rules { format, key: key.map(Into::into), record_bytes_max: 200 }
+        Rules { format, key: key.map(Into::into), dedup_id: None, record_bytes_max: 200 }
     }
 
     fn parse(rules: &Rules, line: &str) -> Parsed {
@@ -220,6 +247,25 @@ mod tests {
         assert_eq!(key(r#"{"k":""}"#).as_deref(), Some(""), "empty is a key");
         assert_eq!(key(r#"{"k":null}"#), None);
         assert_eq!(key(r#"{"x":1}"#), None);
+    }
+
+    #[test]
+    fn the_dedup_id_is_a_fields_text_too_perhaps_the_keys() {
+        let rules = |id: &str| Rules { dedup_id: Some(id.into()), ..rules(InputFormat::Ndjson, Some("k")) };
+        let line = r#"{"k":"a","n":7,"long":"$","z":null,"o":{}}"#.replace('$', &"x".repeat(129));
+        let of =
+            |id: &str| match (Rules { record_bytes_max: 1_000, ..rules(id) }).parse(Line::Whole(line.clone().into())) {
+                Parsed::Record(record) => Ok(record),
+                Parsed::Bad(bad) => Err(bad.reason),
+                Parsed::Blank => panic!("it is not blank"),
+            };
+        let plain = Record::new(line.clone()).key("a");
+        assert_eq!(of("n"), Ok(plain.clone().dedup_id("7")));
+        assert_eq!(of("k"), Ok(plain.clone().dedup_id("a")), "key and id");
+        assert_eq!((of("z"), of("none")), (Ok(plain.clone()), Ok(plain)), "null is none");
+        assert_eq!(of("long"), Err("has a dedup id of 129 bytes: use 1 to 128".into()));
+        assert!(of("o").expect_err("no text").starts_with("has an object or array as 'o': a dedup id is"));
+        assert!(matches!(parse(&rules("n"), r#"{"n":""}"#), Parsed::Bad(_)), "empty");
     }
 
     #[test]
