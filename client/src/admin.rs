@@ -257,8 +257,8 @@ impl Client {
     /// Deletes a group without members, and its offsets.
     ///
     /// # Errors
-    /// [`Code::UnknownGroup`]; [`Code::GroupNotEmpty`]: it has members, stop them first; [`Code::ConnectionLost`]: it may have been
-    /// deleted.
+    /// [`Code::UnknownGroup`]; [`Code::GroupNotEmpty`]: it has members, stop them first; [`Code::ConnectionLost`]: it may
+    /// have been deleted.
     pub async fn delete_group(&self, name: &str) -> Result<()> {
         let request = Request::DeleteGroup { name: name.to_owned() };
         expect!(self.request(request, Repeat::Never).await?, Response::Done => ())
@@ -279,8 +279,9 @@ impl Client {
     /// each is in its [`CommitOutcome`], in the order given.
     ///
     /// # Errors
-    /// [`Code::UnknownStream`]; [`Code::UnknownGroup`]: [`reset_group`](Self::reset_group) makes one; [`Code::GroupNotEmpty`]: it has members, only they commit; those of the
-    /// connection. Of one partition: [`Code::CommitPastEnd`], [`Code::UnknownPartition`].
+    /// [`Code::UnknownStream`]; [`Code::UnknownGroup`]: [`reset_group`](Self::reset_group) makes one;
+    /// [`Code::GroupNotEmpty`]: it has members, only they commit; those of the connection. Of one partition:
+    /// [`Code::CommitPastEnd`], [`Code::UnknownPartition`].
     pub async fn commit_offsets(
         &self,
         group: &str,

@@ -83,9 +83,9 @@ impl GroupConsumerBuilder {
         self
     }
 
-    /// Makes it a static member of that name (as a stream's: 1–128 of a-z 0-9 . _ -): one that comes back under it within the session gets its partitions back, and
-    /// nobody else is disturbed. Two at a time cannot be: the later one takes over, the earlier one ends with
-    /// [`Code::Fenced`].
+    /// Makes it a static member of that name (as a stream's: 1–128 of a-z 0-9 . _ -): one that comes back under it within the
+    /// session gets its partitions back, and nobody else is disturbed. Two at a time cannot be: the later one takes over,
+    /// the earlier one ends with [`Code::Fenced`].
     pub fn instance(mut self, instance: impl Into<String>) -> Self {
         self.instance = Some(instance.into());
         self

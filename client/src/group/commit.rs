@@ -52,8 +52,8 @@ pub(crate) type Committed = (OffsetCommit, Result<()>);
 /// Commits; one result for each, in their order.
 ///
 /// # Errors
-/// Of the request as a whole: [`Code::UnknownMember`], [`Code::UnknownGroup`], [`Code::GroupNotEmpty`], those of the connection.
-/// What was committed before it stays.
+/// Of the request as a whole: [`Code::UnknownMember`], [`Code::UnknownGroup`], [`Code::GroupNotEmpty`], those of the
+/// connection. What was committed before it stays.
 pub(crate) async fn send(
     client: &Client,
     group: &str,

@@ -81,13 +81,14 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// # Errors as items
 /// An item may be an error, and what follows depends on it:
 /// - [`Error::gap`] is some: records are missing; delivery **goes on** behind them.
-/// - [`Error::partition`] is some, with the code [`OffsetOutOfRange`](Code::OffsetOutOfRange) or
-///   [`LogTruncated`](Code::LogTruncated): the position was outside of the log, its text names both ends; delivery goes on
-///   at the group's start.
+/// - [`Error::partition`] is some, with the code [`OffsetOutOfRange`](crate::Code::OffsetOutOfRange) or
+///   [`LogTruncated`](crate::Code::LogTruncated): the position was outside of the log, its text names both ends; delivery
+///   goes on at the group's start.
 /// - [`Error::partition`] is some, with another code: this partition's delivery has ended until it is assigned anew or
-///   [sought](Self::seek), or an automatic commit of it failed ([`Code::StaleEpoch`], …). The others go on.
+///   [sought](Self::seek), or an automatic commit of it failed ([`Code::StaleEpoch`](crate::Code::StaleEpoch), …). The
+///   others go on.
 /// - Otherwise an automatic commit failed as a whole, or the membership has ended, with `None` after it:
-///   [`Code::Fenced`] (another member took over its instance id), or the server cannot be reached.
+///   [`Code::Fenced`](crate::Code::Fenced) (another member took over its instance id), or the server cannot be reached.
 ///
 /// # Dropping
 /// A consumer that is dropped commits nothing and does not leave: its partitions go on when its session ends. See
@@ -257,9 +258,9 @@ impl GroupConsumer {
     ///
     /// # Errors
     /// Of the first partition whose commit failed, which it names; the others are durable.
-    /// [`Code::StaleEpoch`]: the partition is not held any more, another member may have it;
-    /// [`Code::UnknownMember`]: the membership is over, what was held is being [`Lost`](GroupEvent::Lost). Those of the connection,
-    /// once the client's request timeout is over: whether it is durable is unknown then, and it may be repeated.
+    /// [`Code::StaleEpoch`](crate::Code::StaleEpoch): the partition is not held any more, another member may have it;
+    /// [`Code::UnknownMember`](crate::Code::UnknownMember): the membership is over, what was held is being
+    /// [`Lost`](GroupEvent::Lost). Those of the connection, once the client's request timeout is over: whether it is durable is unknown then, and it may be repeated.
     pub async fn commit(&mut self) -> Result<()> {
         self.holdings.settle();
         self.finish_commit().await;
@@ -277,8 +278,8 @@ impl GroupConsumer {
     /// nothing else is changed: what was handed out is not committed with them.
     ///
     /// # Errors
-    /// Of the request as a whole: [`Code::UnknownMember`], those of the connection. What became of each is in its
-    /// [`CommitOutcome`], in the order given.
+    /// Of the request as a whole: [`Code::UnknownMember`](crate::Code::UnknownMember), those of the connection. What became
+    /// of each is in its [`CommitOutcome`], in the order given.
     pub async fn commit_offsets(&mut self, positions: &[GroupPosition]) -> Result<Vec<CommitOutcome>> {
         self.finish_commit().await;
         let commits: Vec<Option<OffsetCommit>> =
@@ -297,7 +298,7 @@ impl GroupConsumer {
     /// Holds these partitions' delivery up; what was read ahead of them is dropped, and read again later.
     ///
     /// # Errors
-    /// [`Code::StaleEpoch`]: one of them is not held by this consumer. Nothing is paused then.
+    /// [`Code::StaleEpoch`](crate::Code::StaleEpoch): one of them is not held by this consumer. Nothing is paused then.
     pub fn pause(&mut self, partitions: &[NamedPartition]) -> Result<()> {
         for at in self.find_all(partitions)? {
             self.holdings.pause(at);
@@ -309,7 +310,7 @@ impl GroupConsumer {
     /// Goes on with partitions that were [paused](Self::pause), where the application was.
     ///
     /// # Errors
-    /// [`Code::StaleEpoch`]: one of them is not held by this consumer. Nothing is resumed then.
+    /// [`Code::StaleEpoch`](crate::Code::StaleEpoch): one of them is not held by this consumer. Nothing is resumed then.
     pub fn resume(&mut self, partitions: &[NamedPartition]) -> Result<()> {
         for at in self.find_all(partitions)? {
             self.holdings.resume(at);
@@ -322,7 +323,7 @@ impl GroupConsumer {
     /// next. An offset outside of the log is told as an error item, and goes to the group's start.
     ///
     /// # Errors
-    /// [`Code::StaleEpoch`]: it is not held by this consumer.
+    /// [`Code::StaleEpoch`](crate::Code::StaleEpoch): it is not held by this consumer.
     pub fn seek(&mut self, partition: &NamedPartition, to: Start) -> Result<()> {
         let at = self.find_all(std::slice::from_ref(partition))?[0];
         self.holdings.seek(at, to.wire());

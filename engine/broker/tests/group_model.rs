@@ -462,3 +462,40 @@ proptest! {
         world.settle();
     }
 }
+
+/// By hand: `cargo test --release -p millstream-broker --test group_model -- --ignored --nocapture`.
+#[test]
+#[ignore = "prints how long it takes; run it in release"]
+fn how_long_a_step_takes_when_one_of_many_leaves() {
+    for (members, partitions) in [(100, 1_000), (1_000, 50_000)] {
+        let mut groups = Groups::default();
+        let stream = StreamCount { name: "s".into(), id: 1, partitions };
+        let settings = MemberSettings {
+            instance: None,
+            client: String::new(),
+            streams: vec!["s".into()],
+            session_timeout_ms: 3_000,
+            rebalance_timeout_ms: 1_000,
+        };
+        let mut run = |input: Input| {
+            let started = std::time::Instant::now();
+            let events = groups.step(&input).unwrap();
+            let step = started.elapsed();
+            let bytes: usize = events.iter().map(|event| Groups::encode_event(event).len()).sum();
+            events.iter().for_each(|event| groups.apply(event));
+            (step, started.elapsed(), bytes)
+        };
+        let mut slowest = std::time::Duration::ZERO;
+        for member in 1..=members {
+            let (streams, settings, group) = (vec![stream.clone()], settings.clone(), GROUP.to_owned());
+            let (_, all, _) = run(Input::Join { group, member, settings, streams, now: Timestamp(1) });
+            slowest = slowest.max(all);
+        }
+        let (step, all, bytes) =
+            run(Input::Leave { group: GROUP.into(), member: 17, for_good: true, now: Timestamp(2) });
+        println!(
+            "{members} members, {partitions} partitions: one leaves: step {step:?}, with apply {all:?}, {bytes} bytes of \
+             events; slowest join {slowest:?}"
+        );
+    }
+}

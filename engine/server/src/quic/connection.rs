@@ -26,7 +26,7 @@ use crate::session::{self, Session};
 use crate::shared::{Shared, shutting_down};
 
 /// How long an Error frame that ends a connection may take to reach the peer.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+pub(crate) const LAST_WORDS: Duration = Duration::from_millis(500);
 /// The longest reason in a CONNECTION_CLOSE frame: it must fit into the smallest packet.
 const REASON_BYTES_MAX: usize = 512;
 

@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use super::Session;
 use crate::authorize::{Action, Resource};
 use crate::frame_io::{End, FrameReader, write_error, write_frame};
+use crate::quic::connection::LAST_WORDS;
 use crate::shared::{blocking, broker_refusal, log_refusal, shutting_down};
 
 /// Requests of one control stream that are worked on at once.
@@ -75,6 +76,8 @@ pub(crate) async fn run(session: Arc<Session>, send: SendStream, mut frames: Fra
         if write_error(&mut send, 0, &refusal).await.is_ok() {
             // An error means that the peer has stopped the stream already.
             let _ = send.finish();
+            // The connection is closed next, which drops what is not sent yet: the peer gets its answers first.
+            let _ = tokio::time::timeout(LAST_WORDS, send.stopped()).await;
         }
     }
     Ok(())

@@ -8,7 +8,7 @@ use std::time::Duration;
 use millstream_check::history::{Clock, Recorder, What};
 use millstream_check::seeded::Seeded;
 use millstream_check::value::{self, ValueId};
-use millstream_client::{Client, Code, LocalServer, Producer, Record};
+use millstream_client::{Client, Code, Error, LocalServer, Outcome, Producer, Record};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -143,12 +143,16 @@ impl Bearer {
             let sending = self.ledger.send(&self.producer, records).await;
             sent = burst.end;
             self.ledger.settle(WINDOW).await;
-            let ended = sending.err().or_else(|| self.ledger.error().cloned());
+            let is_challenged = self.challenged.load(Ordering::Acquire);
+            // What was in flight when it was fenced may be stored, and says so; the next sending names the fence.
+            let in_doubt = |error: &&Error| is_challenged && error.outcome() == Outcome::Indefinite;
+            let failed = self.ledger.error().filter(|error| !in_doubt(error)).cloned();
+            let ended = sending.err().or(failed);
             if let Some(error) = ended {
                 // With its end all that it had open has its outcome.
                 self.ledger.settle(0).await;
                 self.ledger.write(self.producer.stats().batches_resent)?;
-                if error.code() == Code::Fenced && self.challenged.load(Ordering::Acquire) {
+                if error.code() == Code::Fenced && is_challenged {
                     self.books.fenced.fetch_add(1, Ordering::Relaxed);
                     break;
                 }

@@ -42,7 +42,7 @@ const SLACK: Duration = Duration::from_secs(2);
 const ROUND: Duration = Duration::from_secs(1);
 const ASK_EVERY: Duration = Duration::from_millis(100);
 /// A server that is idle for longer has lost its client: members are heard of more often.
-const SETTINGS: &[&str] = &["idle_timeout='3 s'"];
+const SETTINGS: &[&str] = &["idle_timeout=3 s"];
 /// How long the group may take to work off what is left.
 const QUIET: Duration = Duration::from_secs(60);
 /// Forks of the seed.

@@ -30,7 +30,7 @@ use crate::server_process::Program;
 
 const LOAD_MS: std::ops::RangeInclusive<u64> = 50..=500;
 const SILENCES_MAX: u64 = 3;
-const SETTINGS: &[&str] = &["idle_timeout='1 s'"];
+const SETTINGS: &[&str] = &["idle_timeout=1 s"];
 /// The smallest there is, so that what is known of producers is spread over many.
 const SEGMENT: ByteSize = ByteSize::mib(1);
 /// Longer than any run: what is sent again is always within it.
