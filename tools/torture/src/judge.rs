@@ -30,6 +30,7 @@ mod tests {
     use millstream_check::history::{Clock, Place, What};
     use millstream_check::value::{self, ValueId};
     use millstream_check::verdict::Check;
+    use millstream_client::Record;
 
     use super::*;
     use crate::load::consumer::seen;
@@ -48,7 +49,7 @@ mod tests {
         producer.finish().expect("written");
         let mut reader = Recorder::create(dir.path(), 2, clock).expect("made");
         let kept = (0..).zip(&values).filter(|(offset, _)| Some(*offset) != dropped);
-        let records = kept.map(|(offset, value)| (offset, seen(Some(&value::encode(*value, 20))))).collect();
+        let records = kept.map(|(offset, value)| (offset, seen(&Record::new(value::encode(*value, 20))))).collect();
         reader.record(What::Final { at: AT, records });
         reader.record(What::FinalEnd { at: AT, start: 0, end: RECORDS });
         reader.finish().expect("written");

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use millstream_check::history::{Place, Recorder, What};
-use millstream_client::{Client, Consumer, Error, LocalServer, Offset, PartitionInfo, Position, Start};
+use millstream_check::value::ValueId;
+use millstream_client::{Client, Consumer, Error, LocalServer, Offset, PartitionInfo, Position, Record, Start};
 
 use crate::failure::Failure;
 use crate::load::consumer::{gap, records};
@@ -15,13 +16,18 @@ const DEADLINE: Duration = Duration::from_secs(300);
 /// Where partitions end.
 pub type Ends = BTreeMap<Place, u64>;
 
-/// Reads it all, into the history.
-pub async fn read_all(server: &LocalServer, streams: &[String], mut recorder: Recorder) -> Result<(), Failure> {
+/// Reads it all, into the history; `seen` tells the value of a record.
+pub async fn read_all(
+    server: &LocalServer,
+    streams: &[String],
+    seen: fn(&Record) -> Option<ValueId>,
+    mut recorder: Recorder,
+) -> Result<(), Failure> {
     let client = Client::connect(&server.address, &server.fingerprint).await.map_err(failed)?;
     for (stream, name) in (0..).zip(streams) {
         let info = client.describe_stream(name).await.map_err(failed)?;
         let consumer = client.consumer(name).start(Start::Earliest).bounded().build().await.map_err(failed)?;
-        match tokio::time::timeout(DEADLINE, read(consumer, stream, &mut recorder)).await {
+        match tokio::time::timeout(DEADLINE, read(consumer, stream, seen, &mut recorder)).await {
             Ok(done) => done?,
             Err(_) => return Err(Failure::run(format!("the last read of {name:?} did not end within {DEADLINE:?}"))),
         }
@@ -35,11 +41,16 @@ pub async fn read_all(server: &LocalServer, streams: &[String], mut recorder: Re
     Ok(())
 }
 
-async fn read(mut consumer: Consumer, stream: u32, recorder: &mut Recorder) -> Result<(), Failure> {
+async fn read(
+    mut consumer: Consumer,
+    stream: u32,
+    seen: fn(&Record) -> Option<ValueId>,
+    recorder: &mut Recorder,
+) -> Result<(), Failure> {
     while let Some(item) = consumer.next_batch().await {
         let read = item.and_then(|batch| {
             let at = Place { stream, partition: batch.partition.0 };
-            records(&batch).map(|records| What::Final { at, records })
+            records(&batch, seen).map(|records| What::Final { at, records })
         });
         let what = read.or_else(|error| gap(stream, &error).ok_or_else(|| failed(error)))?;
         recorder.record(what);

@@ -5,6 +5,6 @@ mod handover;
 pub mod member;
 mod processes;
 
-pub use feed::{Data, Feed};
+pub use feed::{Data, Feed, seen};
 pub use handover::{Handovers, Poll, Seen};
 pub use processes::{Members, Setup};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use millstream_check::history::{Place, Recorder, What};
 use millstream_check::seeded::Seeded;
 use millstream_check::value::{self, ValueId};
-use millstream_client::{Client, ConsumedBatch, Consumer, ConsumerBuilder, Error, Offset, Position, Start};
+use millstream_client::{Client, ConsumedBatch, Consumer, ConsumerBuilder, Error, Offset, Position, Record, Start};
 use tokio::sync::watch;
 
 use super::{PATIENCE, patiently};
@@ -118,7 +118,7 @@ impl Worker {
         let read = item.ok_or_else(|| ended(&"nothing more comes"))?.and_then(|batch| {
             let at = Place { stream: self.stream, partition: batch.partition.0 };
             let high_watermark = consumer.high_watermark(batch.partition).unwrap_or_default().0;
-            records(&batch).map(|records| What::Fetch { at, records, high_watermark })
+            records(&batch, seen).map(|records| What::Fetch { at, records, high_watermark })
         });
         let what = read.or_else(|error| gap(self.stream, &error).ok_or_else(|| ended(&error)))?;
         self.recorder.record(what);
@@ -127,14 +127,17 @@ impl Worker {
 }
 
 /// The records of a batch, as a history has them.
-pub fn records(batch: &ConsumedBatch) -> Result<Vec<(u64, Option<ValueId>)>, Error> {
-    let one = |record: millstream_client::ConsumedRecord| (record.offset.0, seen(record.record.value.as_deref()));
+pub fn records(
+    batch: &ConsumedBatch,
+    seen: impl Fn(&Record) -> Option<ValueId>,
+) -> Result<Vec<(u64, Option<ValueId>)>, Error> {
+    let one = |found: millstream_client::ConsumedRecord| (found.offset.0, seen(&found.record));
     batch.records()?.map(|record| record.map(one)).collect()
 }
 
-/// The value of a payload, if it is whole.
-pub fn seen(payload: Option<&[u8]>) -> Option<ValueId> {
-    payload.and_then(value::decode)
+/// The value of a record whose payload is one, if it is whole.
+pub fn seen(record: &Record) -> Option<ValueId> {
+    record.value.as_deref().and_then(value::decode)
 }
 
 /// What a history says of an error, if it is about missing records.

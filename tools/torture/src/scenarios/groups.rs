@@ -22,7 +22,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::cli;
 use crate::failure::Failure;
-use crate::group::{Data, Feed, Handovers, Members, Poll, Seen, Setup};
+use crate::group::{Data, Feed, Handovers, Members, Poll, Seen, Setup, seen};
 use crate::last_read;
 use crate::load::{Books, HARNESS, LAST_READER, Lives, PATIENCE, patiently};
 use crate::report::{Tally, grouped, others};
@@ -181,7 +181,7 @@ impl Torture<'_> {
         asked_enough.send_replace(true);
         let polls = ended(asker.await)?;
         let reader = recorder(LAST_READER)?;
-        last_read::read_all(&address, &[STREAM.to_owned()], reader).await?;
+        last_read::read_all(&address, &[STREAM.to_owned()], seen, reader).await?;
         self.killer.stop(server).await?;
         Ok(Done { killed: members.killed().to_vec(), polls })
     }

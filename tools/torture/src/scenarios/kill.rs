@@ -18,6 +18,7 @@ use millstream_client::{ByteSize, Client, Durability, LocalServer, StreamConfig}
 use crate::cli;
 use crate::failure::Failure;
 use crate::last_read;
+use crate::load::consumer::seen;
 use crate::load::{HARNESS, LAST_READER, Lives, Load, LoadSettings, Mix};
 use crate::report::{Report, Tally};
 use crate::run_dir::RunDir;
@@ -96,7 +97,7 @@ impl Torture<'_> {
         load.stop_sending().await?;
         load.catch_up(last_read::ends(&address, &streams).await?).await?;
         let reader = Recorder::create(&self.killer.dir.history(), LAST_READER, self.clock)?;
-        last_read::read_all(&address, &streams, reader).await?;
+        last_read::read_all(&address, &streams, seen, reader).await?;
         self.killer.stop(server).await
     }
 

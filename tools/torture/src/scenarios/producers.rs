@@ -20,6 +20,7 @@ use millstream_client::{ByteSize, Client, LocalServer, StreamConfig};
 use crate::cli;
 use crate::failure::Failure;
 use crate::last_read;
+use crate::load::consumer::seen;
 use crate::load::{Counted, HARNESS, LAST_READER, Lives, Load, LoadSettings, Mix};
 use crate::proxy::{Damage, Proxy, Weather};
 use crate::report::{Tally, grouped, others};
@@ -129,7 +130,7 @@ impl Torture<'_> {
         let counted = load.counted();
         load.catch_up(last_read::ends(&direct, &streams).await?).await?;
         let reader = Recorder::create(&self.killer.dir.history(), LAST_READER, self.clock)?;
-        last_read::read_all(&direct, &streams, reader).await?;
+        last_read::read_all(&direct, &streams, seen, reader).await?;
         self.killer.stop(server).await?;
         Ok((counted, proxy.damage()))
     }
