@@ -125,11 +125,15 @@ fn describe(place: &Place, group: &str) -> Value {
 fn until(place: &Place, group: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
     let since = Instant::now();
     loop {
-        let info = describe(place, group);
-        if holds(&info) {
-            return info;
+        let done = place.sh(&format!("group describe {group} --json"));
+        // Before the first member has joined there is no group.
+        if done.status.success() {
+            let info = done.json();
+            if holds(&info) {
+                return info;
+            }
         }
-        assert!(since.elapsed() < DEADLINE, "never: {what}: {info}");
+        assert!(since.elapsed() < DEADLINE, "never: {what}: {done:?}");
     }
 }
 
