@@ -110,7 +110,7 @@ fn a_batch_sent_again_is_stored_once_and_gets_the_first_ones_offset_and_time() {
     assert_eq!(offset(partition.append_wait(of(P, 5, 2).resent())), 8);
     assert_eq!(partition.high_watermark(), Offset(10));
     assert_eq!(partition.next_sequence(ProducerId(P)), Some(7));
-    assert_eq!(partition.next_sequence(ProducerId(P + 1)), None);
+    assert_eq!(partition.next_sequence(ProducerId(P + 1)), Some(0));
 }
 
 #[test]
@@ -554,7 +554,7 @@ fn records_with_known_ids_are_named_and_the_rest_is_sent_under_the_same_sequence
     let all = partition.append_wait(with_ids(P + 1, 0, &[Some(2), Some(1)]));
     assert_eq!(all.as_ref().unwrap_err().code(), Code::Duplicates);
     assert_eq!(duplicates(all), [(0, 2), (1, 0)]);
-    assert_eq!(partition.next_sequence(ProducerId(P + 1)), None);
+    assert_eq!(partition.next_sequence(ProducerId(P + 1)), Some(0));
     assert_eq!(offset(partition.append_wait(of(P + 1, 2, 3))), 3);
     // The same again, and behind what is stored.
     assert_eq!(duplicates(partition.append_wait(with_ids(P + 1, 0, &[Some(2), Some(1)]).resent())), [(0, 2), (1, 0)]);

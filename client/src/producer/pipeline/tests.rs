@@ -344,6 +344,28 @@ fn the_rest_of_a_batch_goes_under_its_number_and_what_follows_moves_up() {
 }
 
 #[test]
+fn a_copy_from_before_the_cut_is_fenced_before_the_rest_goes_on() {
+    // Where the lost copy was stored whole all the same (its ids had left the window by then), the rest has no place.
+    for (next, expected) in [(0, Some((1, 0))), (3, None)] {
+        let mut pipeline = Pipeline::new(1, 8, NUMBERED);
+        let three: Vec<Record> = (0..3).map(|n| Record::new(n.to_string())).collect();
+        pipeline.push(batch_of(0, 0, &three, pipeline.numbers(PartitionId(0))));
+        send_all(&mut pipeline);
+        pipeline.lost(&lost());
+        let sent = send_all(&mut pipeline);
+        let duplicates = vec![Duplicate { index: 1, offset: Offset(9), append_time: Timestamp(0) }];
+        let rest = without(&sent[0].bytes, &duplicates, Codec::None).expect("our own batch");
+        assert!(ack(&mut pipeline, sent[0].correlation, Answer::Duplicates { duplicates, rest }).is_none());
+        let unknown = bump(&mut pipeline, Some(next));
+        let sent = send_all(&mut pipeline);
+        assert_eq!(sent.first().map(|out| header(&out.bytes)), expected, "{next}");
+        assert!(sent.iter().all(|out| !out.resend && numbers(&out.bytes) == [0, 2]));
+        let codes: Vec<_> = unknown.iter().filter_map(|batch| batch.result.as_ref().err().map(Error::code)).collect();
+        assert_eq!(codes, if next == 0 { vec![] } else { vec![Code::UnknownProducer] });
+    }
+}
+
+#[test]
 fn what_a_partition_remembers_bounds_its_batches_in_flight() {
     let count = PRODUCER_BATCHES_MAX as u64;
     for (producer, expected) in [(NUMBERED, count), (PLAIN, count + 9)] {

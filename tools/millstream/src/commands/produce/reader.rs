@@ -121,7 +121,7 @@ mod tests {
     fn read(text: &str, repeat: u64, on_error: OnError) -> Vec<String> {
         let mut file = tempfile::NamedTempFile::new().expect("a file");
         file.write_all(text.as_bytes()).expect("written");
-        let rules = Rules { format: InputFormat::Ndjson, key: None, record_bytes_max: 1_000 };
+        let rules = Rules { format: InputFormat::Ndjson, key: None, dedup_id: None, record_bytes_max: 1_000 };
         let source = Source::File(file.path().into());
         let mut items = Reader { source, rules, repeat, on_error, consumed: Arc::default() }.start();
         let mut seen = Vec::new();
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn an_input_that_is_not_there_is_named() {
-        let rules = Rules { format: InputFormat::Lines, key: None, record_bytes_max: 1 };
+        let rules = Rules { format: InputFormat::Lines, key: None, dedup_id: None, record_bytes_max: 1 };
         let source = Source::File("/nowhere/x.ndjson".into());
         let mut items = Reader { source, rules, repeat: 1, on_error: OnError::Stop, consumed: Arc::default() }.start();
         let Some(Item::Broken(reason)) = items.blocking_recv() else { panic!("it cannot be read") };
