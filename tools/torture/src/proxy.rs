@@ -33,6 +33,7 @@ const LATE_MS_MAX: u64 = 30;
 /// As large as a UDP datagram can be.
 const PACKET_BYTES_MAX: usize = 1 << 16;
 const STALL_MS: std::ops::RangeInclusive<u64> = 50..=700;
+const DEAF_AFTER_MS: std::ops::RangeInclusive<u64> = 0..=200;
 
 /// What becomes of single packets, in a thousand.
 #[derive(Debug, Clone, Copy)]
@@ -122,7 +123,8 @@ struct FlowState {
 enum Silence {
     None,
     Until(Instant),
-    ForGood,
+    /// Nothing comes from the server any more; what goes to it still does until then.
+    ForGood(Instant),
 }
 
 impl Proxy {
@@ -149,26 +151,35 @@ impl Proxy {
         self.address
     }
 
-    /// Falls silent for one connection that is in use: for good, or for a while. `false`: there is none.
+    /// Falls silent for one connection that is in use, for good or for a while. `false`: there is none.
     pub fn disturb(&self, seeded: &mut Seeded) -> bool {
+        match seeded.percent(50) {
+            true => self.cut(seeded),
+            false => {
+                let stall = Duration::from_millis(seeded.of(STALL_MS));
+                self.silence(seeded, Silence::Until(Instant::now() + stall), &self.shared.counters.stalls)
+            }
+        }
+    }
+
+    /// Falls silent for one connection that is in use, for good: first for what the server says, and a moment later for what
+    /// it is told, so that it stores what nobody gets an answer for. `false`: there is none.
+    pub fn cut(&self, seeded: &mut Seeded) -> bool {
+        let deaf_from = Instant::now() + Duration::from_millis(seeded.of(DEAF_AFTER_MS));
+        self.silence(seeded, Silence::ForGood(deaf_from), &self.shared.counters.cuts)
+    }
+
+    fn silence(&self, seeded: &mut Seeded, silence: Silence, counter: &AtomicU64) -> bool {
         let flows = lock(&self.shared.flows);
         let is_target = |flow: &&Arc<Flow>| {
             let state = lock(&flow.state);
-            state.last.elapsed() < ACTIVE && state.silence != Silence::ForGood
+            state.last.elapsed() < ACTIVE && !matches!(state.silence, Silence::ForGood(_))
         };
         let active: Vec<&Arc<Flow>> = flows.values().filter(is_target).collect();
         if active.is_empty() {
             return false;
         }
         let flow = active[seeded.index(active.len())];
-        let counters = &self.shared.counters;
-        let (silence, counter) = match seeded.percent(50) {
-            true => (Silence::ForGood, &counters.cuts),
-            false => {
-                let stall = Duration::from_millis(seeded.of(STALL_MS));
-                (Silence::Until(Instant::now() + stall), &counters.stalls)
-            }
-        };
         lock(&flow.state).silence = silence;
         counter.fetch_add(1, Ordering::Relaxed);
         true
@@ -186,7 +197,7 @@ impl Drop for Proxy {
         self.task.abort();
         // Each flow's task holds the flow and the shared state: nothing comes any more for either.
         for flow in std::mem::take(&mut *lock(&self.shared.flows)).into_values() {
-            lock(&flow.state).silence = Silence::ForGood;
+            lock(&flow.state).silence = Silence::ForGood(Instant::now());
         }
     }
 }
@@ -246,7 +257,7 @@ impl Shared {
     }
 
     async fn pass(self: &Arc<Self>, flow: &Arc<Flow>, packet: &[u8], direction: Direction) {
-        if flow.is_silent() {
+        if flow.is_silent(direction) {
             self.counters.silenced.fetch_add(1, Ordering::Relaxed);
             return;
         }
@@ -285,10 +296,13 @@ impl Shared {
 
 impl Flow {
     /// Whether a packet of now is swallowed.
-    fn is_silent(&self) -> bool {
+    fn is_silent(&self, direction: Direction) -> bool {
         let mut state = lock(&self.state);
         match state.silence {
-            Silence::ForGood => return true,
+            Silence::ForGood(deaf_from) if direction == Direction::ToClient || Instant::now() >= deaf_from => {
+                return true;
+            }
+            Silence::ForGood(_) => {}
             Silence::Until(end) if Instant::now() < end => return true,
             Silence::Until(_) => state.silence = Silence::None,
             Silence::None => {}
@@ -309,7 +323,6 @@ mod tests {
 
     /// Packets arrive, once, in order.
     const FAIR: Weather = Weather { lost: 0, doubled: 0, late: 0 };
-    const SOON: Duration = Duration::from_secs(10);
 
     /// A proxy to a server that answers every packet with the same bytes.
     async fn echo() -> Proxy {
@@ -342,15 +355,8 @@ mod tests {
         let proxy = echo().await;
         let client = client_of(proxy.address()).await;
         assert!(hears(&client, b"one").await);
-        // It falls silent for good, or for a while: until it is for good, it is disturbed again.
         let mut seeded = Seeded::new(1);
-        let cut = async {
-            while proxy.damage().cuts == 0 {
-                hears(&client, b"two").await;
-                proxy.disturb(&mut seeded);
-            }
-        };
-        tokio::time::timeout(SOON, cut).await.expect("one of two is for good");
+        assert!(proxy.cut(&mut seeded));
         assert!(!hears(&client, b"three").await && proxy.damage().silenced > 0);
         assert!(!proxy.disturb(&mut seeded), "what is cut is no target");
         assert!(hears(&client_of(proxy.address()).await, b"four").await);

@@ -12,7 +12,7 @@ use millstream_check::history::{Place, Recorder, What};
 use millstream_check::value::ValueId;
 use millstream_client::{Code, Delivery, Error, Outcome, Producer, Receipt, Record};
 
-use super::books::Books;
+use super::books::{Answer, Books};
 use crate::failure::Failure;
 
 pub struct Ledger {
@@ -160,10 +160,15 @@ impl Ledger {
             Ok(receipt) => {
                 let latency_ns = u64::try_from(receipt.latency.as_nanos()).unwrap_or(u64::MAX);
                 let at_ns = entered_ns.saturating_add(latency_ns);
-                if receipt.duplicate {
-                    self.books.known_ids.fetch_add(1, Ordering::Relaxed);
-                } else if self.books.lives.is_of_an_earlier_one(at_ns, receipt.append_time.0) {
-                    self.books.from_log.fetch_add(1, Ordering::Relaxed);
+                let books = &self.books;
+                let counter = match books.lives.answer(at_ns, receipt.append_time.0) {
+                    _ if receipt.duplicate => Some(&books.known_ids),
+                    Answer::FromLog => Some(&books.from_log),
+                    Answer::FromMemory => Some(&books.from_memory),
+                    Answer::First => None,
+                };
+                if let Some(counter) = counter {
+                    counter.fetch_add(1, Ordering::Relaxed);
                 }
                 self.settled.take_acked(at, value, receipt.offset.0, resent_before, at_ns);
             }

@@ -68,7 +68,7 @@ impl Killer<'_> {
     /// Starts it and waits until it is ready.
     pub async fn start(&mut self, listen: &str) -> Result<ServerProcess, Failure> {
         self.tell(Life::Start);
-        let began = self.lives.begin();
+        let began = self.lives.begin(self.recorder.clock());
         let mut server = self.program.start(self.dir, listen, self.settings)?;
         self.tally.started(server.ready().await?);
         self.lives.ready(began, self.recorder.clock());
@@ -91,7 +91,7 @@ impl Killer<'_> {
         let took_us = u64::try_from(self.tally.last_start.as_micros()).unwrap_or(u64::MAX);
         let after = Duration::from_micros(self.seeded.of(0..=took_us));
         self.tell(Life::Start);
-        let began = self.lives.begin();
+        let began = self.lives.begin(self.recorder.clock());
         let mut server = self.program.start(self.dir, address, self.settings)?;
         let moment = tokio::select! {
             ready = server.ready() => {

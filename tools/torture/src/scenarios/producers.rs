@@ -5,8 +5,9 @@
 //! then, for a while or for good. Producers pipeline with batches of 1 KiB to 1 MiB, 1 to 128 in flight; some give records up
 //! while the server is away, some crash. One has dedup ids, dies, forgets what was acknowledged and sends its last window
 //! again. One name passes from producer to producer while the one before still sends.
-//! A cycle is one of `kill`'s, with up to three silences in it. The server gives a silent connection up after a second, so
-//! that what is in flight on it is sent again over the next one while the server lives.
+//! A cycle is one of `kill`'s, with up to three silences in it. A silent connection is given up after a second; in three of
+//! ten cycles the server outlives some that are cut, so that what was in flight on them is sent again to the life that has
+//! stored it.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -31,6 +32,10 @@ use crate::server_process::Program;
 
 const LOAD_MS: std::ops::RangeInclusive<u64> = 50..=500;
 const SILENCES_MAX: u64 = 3;
+const OUTLIVES_PERCENT: u64 = 30;
+const CUTS_MAX: u64 = 4;
+/// Longer than `idle_timeout` below.
+const OUTLIVES_MS: std::ops::RangeInclusive<u64> = 1_300..=2_000;
 const SETTINGS: &[&str] = &["idle_timeout=1 s"];
 /// The smallest there is, so that what is known of producers is spread over many.
 const SEGMENT: ByteSize = ByteSize::mib(1);
@@ -118,6 +123,13 @@ impl Torture<'_> {
                 tokio::time::sleep(Duration::from_millis(cutter.of(LOAD_MS)) / 2).await;
                 proxy.disturb(&mut cutter);
             }
+            // The server outlives a connection that is cut, and answers what is sent again.
+            if cutter.percent(OUTLIVES_PERCENT) {
+                for _ in 0..cutter.of(1..=CUTS_MAX) {
+                    proxy.cut(&mut cutter);
+                }
+                tokio::time::sleep(Duration::from_millis(cutter.of(OUTLIVES_MS))).await;
+            }
             tokio::time::sleep(Duration::from_millis(self.killer.seeded.of(LOAD_MS))).await;
             server = self.killer.cycle(server, &direct.address).await?;
             self.killer.tally.cycles = cycle;
@@ -168,7 +180,8 @@ impl fmt::Display for Report {
         write!(f, "{} unknown ({} stored), ", grouped(counts.unknown), grouped(counts.unknown_stored))?;
         write!(f, "{} read; ", grouped(counts.fetched + counts.last_read))?;
         write!(f, "{} batches resent, ", grouped(counted.resent))?;
-        write!(f, "{} records acked out of the log after a restart, ", grouped(counted.from_log))?;
+        write!(f, "{} records answered as stored before out of the log, ", grouped(counted.from_log))?;
+        write!(f, "{} out of memory, ", grouped(counted.from_memory))?;
         write!(
             f,
             "{} by their dedup ids in {} lives that repeat, ",
