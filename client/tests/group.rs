@@ -377,6 +377,42 @@ async fn gaps_are_items_and_a_failed_partition_leaves_the_others_alone() {
 }
 
 #[tokio::test]
+async fn an_offline_partition_is_told_once_and_read_when_it_is_back() {
+    let fake = Fake::start();
+    fill(&fake, 0, &[&["a"]]);
+    *fake.state.offline.lock() = Some(0);
+    fake.state.groups.prepare(&[held(0, 1)]);
+    let client = fake.client().await;
+    let mut consumer = member(&client).start(Start::Latest).build().await.expect("it joins");
+    assigned(&mut consumer).await;
+    let error = consumer.next().await.expect("an item").expect_err("offline");
+    assert_eq!((error.code(), error.partition(), error.stream()), (Code::Internal, Some(PartitionId(0)), Some(STREAM)));
+    assert!(consumer.positions().is_empty(), "where its end is, is not known");
+    *fake.state.offline.lock() = None;
+    until("opened", || !fake.state.opened.lock().is_empty()).await;
+    fill(&fake, 0, &[&["b"]]);
+    assert_eq!(record(&mut consumer).await, is(0, 1, "b"), "from the end, as it was asked for");
+}
+
+#[tokio::test]
+async fn a_partition_whose_offset_cannot_be_read_holds_up_no_other() {
+    let fake = Fake::start();
+    fill(&fake, 0, &[&["a"]]);
+    fill(&fake, 1, &[&["x"]]);
+    fake.state.groups.unreadable(Some(1));
+    fake.state.groups.prepare(&[held(0, 1), held(1, 1)]);
+    let client = fake.client().await;
+    let mut consumer = member(&client).build().await.expect("it joins");
+    assert_eq!(assigned(&mut consumer).await, [named(0)]);
+    assert_eq!(record(&mut consumer).await, is(0, 0, "a"));
+    let error = consumer.next().await.expect("an item").expect_err("it cannot be read");
+    assert_eq!(error.code(), Code::Internal);
+    fake.state.groups.unreadable(None);
+    assert_eq!(assigned(&mut consumer).await, [named(1)]);
+    assert_eq!(record(&mut consumer).await, is(1, 0, "x"));
+}
+
+#[tokio::test]
 async fn commits_of_positions_have_a_result_each() {
     let fake = Fake::start();
     fill(&fake, 0, &[&["a", "b", "c"]]);

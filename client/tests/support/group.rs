@@ -34,6 +34,8 @@ struct Inner {
     commits: Vec<OffsetCommit>,
     /// Heartbeats are answered with it.
     refuse: Option<Code>,
+    /// What is committed there cannot be read.
+    unreadable: Option<u32>,
     /// Heartbeats get no answer.
     is_silent: bool,
 }
@@ -84,6 +86,10 @@ impl Coordinator {
 
     pub fn silence(&self, is_silent: bool) {
         self.inner.lock().is_silent = is_silent;
+    }
+
+    pub fn unreadable(&self, partition: Option<u32>) {
+        self.inner.lock().unreadable = partition;
     }
 
     pub fn set_committed(&self, partition: u32, offset: u64, batch_epoch: Option<u32>) {
@@ -193,6 +199,9 @@ impl Coordinator {
 
     pub(super) fn fetch(&self, partitions: &[StreamPartition]) -> Result<Response, Refusal> {
         let inner = self.inner.lock();
+        if partitions.iter().any(|at| inner.unreadable == Some(at.partition)) {
+            return Err(Refusal::new(Code::Internal, "scripted: its state cannot be read"));
+        }
         let offset = |at: &StreamPartition| {
             let found = inner.committed.get(at);
             CommittedOffset {

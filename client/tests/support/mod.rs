@@ -89,6 +89,8 @@ pub struct State {
     pub stored: Notify,
     /// The first offset that is said to be kept in each partition. What lies below is delivered all the same.
     pub log_start: Mutex<u64>,
+    /// A partition whose log is said not to be open.
+    pub offline: Mutex<Option<u32>>,
 }
 
 pub struct Fake {
@@ -324,7 +326,10 @@ fn info(state: &State) -> StreamInfo {
         log_start: *state.log_start.lock(),
         high_watermark: high_watermark(state, partition),
         bytes: 0,
-        state: PartitionState::Online,
+        state: match *state.offline.lock() == Some(partition) {
+            true => PartitionState::Offline,
+            false => PartitionState::Online,
+        },
     };
     StreamInfo {
         id: 5,
