@@ -296,7 +296,10 @@ fn in_group(event: &mut Event) -> Option<&mut InGroup> {
     }
 }
 
-fn delivered(event: &mut Event) -> Option<(Place, &mut Vec<(u64, Option<ValueId>)>)> {
+/// Offset and value of each record that was delivered.
+type Records = Vec<(u64, Option<ValueId>)>;
+
+fn delivered(event: &mut Event) -> Option<(Place, &mut Records)> {
     match in_group(event)? {
         InGroup::Delivered { at, records, .. } => Some((*at, records)),
         _ => None,

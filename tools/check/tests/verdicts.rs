@@ -116,7 +116,7 @@ impl Story {
         self.commits_at(member, epoch, offset, AT, CommitOutcome::Ok)
     }
 
-    fn is_refused(self, member: u64, epoch: u32, offset: u64) -> Self {
+    fn refused(self, member: u64, epoch: u32, offset: u64) -> Self {
         self.commits_at(member, epoch, offset, AT, CommitOutcome::Refused { code: STALE })
     }
 
@@ -551,7 +551,7 @@ fn good_a_member_takes_over_from_one_that_was_killed_and_from_one_that_let_go() 
         .committed(Some(1))
         .joins(22)
         .holds(22, 4)
-        .is_refused(21, 1, 2)
+        .refused(21, 1, 2)
         .works(22, 4, 1, &[v(1, 1)])
         .commits(22, 4, 2)
         .lets_go(22, 4)
@@ -604,7 +604,7 @@ fn l11_a_committed_offset_that_goes_back_is_noticed_also_across_a_crash() {
 
 #[test]
 fn l11_an_answer_that_nobody_committed_is_noticed() {
-    let story = two_of_three_done().works(21, 1, 2, &[v(1, 2)]).is_refused(21, 1, 3).committed(Some(3));
+    let story = two_of_three_done().works(21, 1, 2, &[v(1, 2)]).refused(21, 1, 3).committed(Some(3));
     all_three(story).breaks(Check::Group, 3);
 }
 
