@@ -10,7 +10,7 @@ use futures::future::try_join_all;
 use hdrhistogram::Histogram;
 use millstream_client::{Client, Code, Record, StreamConfig};
 use millstream_protocol::frame::control::{Request, Response};
-use millstream_protocol::frame::group::{CommitResult, OffsetCommit, StreamPartition};
+use millstream_protocol::frame::group::{CommitResult, GroupReset, OffsetCommit, ResetTo, StreamPartition};
 use serde::Serialize;
 
 use crate::Failure;
@@ -133,11 +133,21 @@ async fn commits(
     in_flight: u32,
     time: Duration,
 ) -> Result<(f64, Latency), Failure> {
+    let name = |worker: u32| format!("bench-commits-{worker}");
+    // A group is made by its first member or by a reset.
+    let reset = |worker| GroupReset {
+        group: name(worker),
+        stream: STREAM.to_owned(),
+        partitions: vec![worker % partitions],
+        to: ResetTo::Earliest,
+        dry_run: false,
+    };
+    try_join_all((0..in_flight).map(|worker| client.reset_group(reset(worker)))).await?;
     let since = Instant::now();
     let workers = (0..in_flight).map(|worker| async move {
         let mut times_us = histogram_us();
         let at = StreamPartition { stream, partition: worker % partitions };
-        let group = format!("bench-commits-{worker}");
+        let group = name(worker);
         for turn in 0.. {
             if since.elapsed() >= time {
                 break;
