@@ -24,6 +24,7 @@ pub mod catalog;
 mod error;
 pub mod group;
 mod producer;
+pub mod queue;
 mod recovery;
 mod stream;
 

@@ -1,0 +1,320 @@
+//! What a queue knows for ever about one partition's messages: the durable half of the machine.
+//!
+//! It changes by [`Ledger::apply`] alone, live and in recovery. Per message there is only what the rest does not say:
+//!
+//! ```text
+//!  below the floor, or in the set above it   settled                                  0 to 1 bit
+//!  in `marks`                                redelivered, delayed, nacked, dying      40 bytes
+//!  in a run of `firsts`                      delivered once                           a run for each delivered batch
+//!  else, below `judged`                      matches the filter, never delivered      nothing
+//!  at or above `judged`                      not looked at                            nothing
+//! ```
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::event::{Adopted, Dying, Event, How, Mark, Pass};
+use super::settled::Settled;
+
+/// Messages delivered once, with fences that follow one another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct First {
+    pub fence: u64,
+    pub at_ms: u64,
+    pub len: u32,
+    /// Those of them that are unsettled and have no mark: the run goes with the last.
+    pub left: u32,
+}
+
+/// How many messages were settled, by how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Acknowledged.
+    pub acked: u64,
+    /// Not matched by the filter.
+    pub filtered: u64,
+    /// Moved to the dead letters.
+    pub dead: u64,
+    /// Not delivered in time.
+    pub expired: u64,
+    /// Deleted by retention before they were settled.
+    pub expired_by_retention: u64,
+    /// Removed by compaction.
+    pub removed: u64,
+    /// Lost to damage that an operator accepted.
+    pub lost: u64,
+    /// Purged.
+    pub purged: u64,
+}
+
+impl Tally {
+    pub(super) fn of(&mut self, how: How) -> &mut u64 {
+        match how {
+            How::Acked => &mut self.acked,
+            How::Filtered => &mut self.filtered,
+            How::Dead => &mut self.dead,
+            How::Expired => &mut self.expired,
+            How::Retention => &mut self.expired_by_retention,
+            How::Removed => &mut self.removed,
+            How::Lost => &mut self.lost,
+            How::Purged => &mut self.purged,
+        }
+    }
+}
+
+/// What is known of an unsettled message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Known {
+    /// Never delivered, nor held back.
+    Fresh,
+    /// Delivered once.
+    Once {
+        fence: u64,
+        at_ms: u64,
+    },
+    Marked(Mark),
+}
+
+impl Known {
+    /// As a mark.
+    pub fn mark(self) -> Mark {
+        match self {
+            Known::Fresh => Mark::default(),
+            Known::Once { fence, at_ms } => Mark { fence, first_ms: at_ms, receives: 1, ..Mark::default() },
+            Known::Marked(mark) => mark,
+        }
+    }
+}
+
+/// The state.
+#[derive(Debug, Clone, Default)]
+pub struct Ledger {
+    pub(super) epoch: u32,
+    pub(super) judged: u64,
+    /// The highest fence given out.
+    pub(super) fence: u64,
+    pub(super) settled: Settled,
+    pub(super) marks: BTreeMap<u64, Mark>,
+    pub(super) firsts: BTreeMap<u64, First>,
+    /// By partition of the dead-letter stream, and sequence there.
+    pub(super) dying: BTreeMap<(u32, u64), Dying>,
+    /// Those of them that are unsettled messages of this queue epoch, by offset.
+    pub(super) dying_at: BTreeMap<u64, (u32, u64)>,
+    pub(super) adopted: BTreeMap<u64, Adopted>,
+    /// The next sequence of the internal producer in each partition of the dead-letter stream.
+    pub(super) sequences: BTreeMap<u32, u64>,
+    pub(super) tally: Tally,
+}
+
+impl Ledger {
+    /// A queue that begins at `start`, under queue epoch `epoch`.
+    pub fn starting(epoch: u32, start: u64) -> Self {
+        Self { epoch, judged: start, settled: Settled::below(start), ..Self::default() }
+    }
+
+    /// The ack floor: below it all is settled.
+    pub fn floor(&self) -> u64 {
+        self.settled.floor()
+    }
+
+    /// Counts since the queue was made.
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// Changes the state by what one pass decided.
+    pub fn apply_pass(&mut self, pass: &Pass) {
+        if pass.epoch >= self.epoch {
+            pass.events.iter().for_each(|event| self.apply(event));
+        }
+    }
+
+    pub(super) fn apply(&mut self, event: &Event) {
+        match event {
+            Event::Judged { below } => self.judged = self.judged.max(*below),
+            Event::Delivered { fence, at_ms, runs } => {
+                let mut fence = *fence;
+                for &(base, len) in runs {
+                    self.firsts.insert(base, First { fence, at_ms: *at_ms, len, left: len });
+                    self.judged = self.judged.max(base + u64::from(len));
+                    fence += u64::from(len);
+                }
+                self.fence = self.fence.max(fence.saturating_sub(1));
+            }
+            Event::Marked { offset, mark } => {
+                self.fence = self.fence.max(mark.fence);
+                if self.marks.insert(*offset, *mark).is_none() {
+                    self.leave_run(*offset);
+                }
+            }
+            Event::Dying(dying) => {
+                let next = self.sequences.entry(dying.target).or_default();
+                *next = (*next).max(dying.sequence.saturating_add(1));
+                self.dying.insert((dying.target, dying.sequence), dying.clone());
+                self.dying_at.insert(dying.offset, (dying.target, dying.sequence));
+            }
+            Event::Moved { target, sequence } => {
+                let way = (*target, *sequence);
+                if let Some(dying) = self.dying.remove(&way)
+                    && self.dying_at.get(&dying.offset) == Some(&way)
+                {
+                    self.tally.dead += self.settle(dying.offset..dying.offset + 1);
+                }
+            }
+            Event::Settled { how, runs } => {
+                let settled: u64 = runs.iter().map(|&(base, len)| self.settle(base..base + len)).sum();
+                *self.tally.of(*how) += settled;
+            }
+            Event::Adopted { offset, adopted } => {
+                if self.settled.contains(*offset) {
+                    self.adopted.insert(*offset, *adopted);
+                    self.marks.insert(*offset, Mark::default());
+                }
+            }
+            Event::Reset { epoch, floor, is_purge } => self.reset(*epoch, *floor, *is_purge),
+            Event::Cut { end } => self.cut(*end),
+        }
+    }
+
+    /// Settles a range, adopted messages in it included; answers how many were not settled.
+    fn settle(&mut self, range: Range<u64>) -> u64 {
+        let adopted = take_range(&mut self.adopted, &range);
+        // A mark of an adopted message says nothing about the run its offset once lay in, which is gone.
+        take_range(&mut self.dying_at, &range);
+        if range.end - range.start == 1 {
+            let has_mark = self.marks.remove(&range.start).is_some();
+            if !has_mark && !self.settled.contains(range.start) {
+                self.leave_run(range.start);
+            }
+        } else {
+            self.leave_runs(&range);
+            take_range(&mut self.marks, &range);
+        }
+        adopted as u64 + self.settled.insert(range)
+    }
+
+    /// An offset's knowledge is in its run no more.
+    fn leave_run(&mut self, offset: u64) {
+        if let Some((base, first)) = self.firsts.range_mut(..=offset).next_back()
+            && offset - base < u64::from(first.len)
+        {
+            first.left = first.left.saturating_sub(1);
+            if first.left == 0 {
+                let base = *base;
+                self.firsts.remove(&base);
+            }
+        }
+    }
+
+    fn leave_runs(&mut self, range: &Range<u64>) {
+        let from = self.firsts.range(..=range.start).next_back().map_or(range.start, |(base, _)| *base);
+        let mut empty = Vec::new();
+        for (base, first) in self.firsts.range_mut(from..range.end) {
+            let common = range.start.max(*base)..range.end.min(base + u64::from(first.len));
+            if common.is_empty() {
+                continue;
+            }
+            let marked = self.marks.range(common.clone()).filter(|(at, _)| !self.settled.contains(**at)).count() as u64;
+            let left = common.end - common.start - self.settled.count(&common) - marked;
+            first.left = first.left.saturating_sub(left as u32);
+            if first.left == 0 {
+                empty.push(*base);
+            }
+        }
+        for base in empty {
+            self.firsts.remove(&base);
+        }
+    }
+
+    fn reset(&mut self, epoch: u32, floor: u64, is_purge: bool) {
+        if is_purge {
+            let open = self.floor()..floor.max(self.judged).max(self.floor());
+            let purged = (open.end - open.start) - self.settled.count(&open);
+            self.tally.purged += purged + self.adopted.len() as u64;
+        }
+        *self = Self {
+            epoch,
+            judged: floor,
+            fence: self.fence,
+            settled: Settled::below(floor),
+            dying: std::mem::take(&mut self.dying),
+            sequences: std::mem::take(&mut self.sequences),
+            tally: self.tally,
+            ..Self::default()
+        };
+    }
+
+    /// Whether a message is settled.
+    pub(super) fn is_settled(&self, offset: u64) -> bool {
+        self.settled.contains(offset) && !self.adopted.contains_key(&offset)
+    }
+
+    /// What is known of an unsettled message.
+    pub(super) fn known(&self, offset: u64) -> Known {
+        if let Some(mark) = self.marks.get(&offset) {
+            return Known::Marked(*mark);
+        }
+        match self.firsts.range(..=offset).next_back() {
+            Some((base, first)) if offset - base < u64::from(first.len) => {
+                Known::Once { fence: first.fence + (offset - base), at_ms: first.at_ms }
+            }
+            _ => Known::Fresh,
+        }
+    }
+
+    /// Whether an unsettled message is on its way to the dead letters.
+    pub(super) fn is_dying(&self, offset: u64) -> bool {
+        self.dying_at.contains_key(&offset)
+    }
+
+    /// Finds again which of the dying are unsettled messages of this epoch.
+    pub(super) fn index_dying(&mut self) {
+        let current =
+            self.dying.iter().filter(|(_, dying)| dying.epoch == self.epoch && !self.is_settled(dying.offset));
+        self.dying_at = current.map(|(way, dying)| (dying.offset, *way)).collect();
+    }
+
+    /// The unsettled messages below `judged`, in order, adopted ones first.
+    pub(super) fn unsettled(&self) -> impl Iterator<Item = u64> + '_ {
+        let adopted = self.adopted.keys().copied();
+        adopted.chain(self.settled.gaps(self.floor()..self.judged).flatten())
+    }
+
+    fn cut(&mut self, end: u64) {
+        self.settled.cut(end);
+        self.judged = self.judged.min(end).max(self.floor());
+        self.marks.retain(|offset, _| *offset < end);
+        self.dying_at.retain(|offset, _| *offset < end);
+        self.adopted.retain(|offset, _| *offset < end);
+        // A run across the end keeps what is known of the part that is still there; `left` is counted anew.
+        self.firsts.split_off(&end);
+        if let Some((&base, &first)) = self.firsts.iter().next_back()
+            && base + u64::from(first.len) > end
+        {
+            let range = base..end;
+            let marked = self.marks.range(range.clone()).filter(|(at, _)| !self.settled.contains(**at)).count() as u64;
+            let left = (end - base) - self.settled.count(&range) - marked;
+            match left {
+                0 => drop(self.firsts.remove(&base)),
+                left => drop(self.firsts.insert(base, First { len: (end - base) as u32, left: left as u32, ..first })),
+            }
+        }
+    }
+
+    /// Whether it knows of anything at or above `end`.
+    pub(super) fn reaches_beyond(&self, end: u64) -> bool {
+        self.judged > end || self.settled.end() > end
+    }
+}
+
+fn take_range<V>(map: &mut BTreeMap<u64, V>, range: &Range<u64>) -> usize {
+    if map.is_empty() {
+        return 0;
+    }
+    if range.end - range.start == 1 {
+        return usize::from(map.remove(&range.start).is_some());
+    }
+    let offsets: Vec<u64> = map.range(range.clone()).map(|(offset, _)| *offset).collect();
+    offsets.iter().for_each(|offset| drop(map.remove(offset)));
+    offsets.len()
+}

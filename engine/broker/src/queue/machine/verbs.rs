@@ -1,0 +1,132 @@
+//! What receivers say of a delivery.
+
+use super::*;
+
+impl PartitionQueue {
+    /// Settles a message for ever: right if it is not settled and no later delivery has begun, even after its deadline.
+    ///
+    /// # Errors
+    /// [`Refusal::ReceiptExpired`], [`Refusal::AlreadySettled`], [`Refusal::OutOfGroupOrder`].
+    pub fn ack(&mut self, receipt: Receipt, now: Now) -> Result<(), Refusal> {
+        let Receipt { offset, fence, .. } = receipt;
+        self.check_epoch(receipt)?;
+        if self.ledger.is_settled(offset) {
+            return match self.recent.get(offset) {
+                Some(settled_by) if settled_by == fence => Ok(()),
+                Some(_) => Err(Refusal::ReceiptExpired),
+                None => Err(Refusal::AlreadySettled),
+            };
+        }
+        self.check_redriven(receipt)?;
+        match self.leases.get(&offset) {
+            Some(lease) if lease.fence != fence => return Err(Refusal::ReceiptExpired),
+            Some(_) => {}
+            None => {
+                let mark = self.ledger.known(offset).mark();
+                let is_current = mark.fence == fence && fence != 0 && !mark.is_void && !mark.is_parked;
+                if !is_current || self.ledger.is_dying(offset) {
+                    return Err(Refusal::ReceiptExpired);
+                }
+            }
+        }
+        let group = self.groups.group_of(offset);
+        if let Some(group) = group {
+            let first = self.groups.first_out(group).or_else(|| self.groups.head(group));
+            if first != Some(offset) {
+                return Err(Refusal::OutOfGroupOrder);
+            }
+        }
+        self.leases.remove(&offset);
+        self.recent.insert(offset, fence);
+        self.settle(How::Acked, offset..offset + 1);
+        self.leave_group(offset, now);
+        Ok(())
+    }
+
+    /// The delivery failed: the message comes back after `delay_ms`, or the queue's backoff.
+    ///
+    /// # Errors
+    /// [`Refusal::ReceiptExpired`], [`Refusal::AlreadySettled`]: it has no live lease;
+    /// [`Refusal::VisibilityOutOfRange`]: a delay above 12 hours.
+    pub fn nack(&mut self, receipt: Receipt, delay_ms: Option<u64>, error: &str, now: Now) -> Result<(), Refusal> {
+        self.check_live(receipt)?;
+        if delay_ms.is_some_and(|delay| delay > NACK_DELAY_MS_MAX) {
+            return Err(Refusal::VisibilityOutOfRange);
+        }
+        let receives = self.ledger.known(receipt.offset).mark().receives;
+        let delay_ms = delay_ms.unwrap_or_else(|| self.settings.backoff.wait_ms(receipt.offset, receives));
+        let due_ms = if delay_ms == 0 { 0 } else { now.wall_ms + delay_ms };
+        self.end(receipt.offset, End::Nack { due_ms, error }, now);
+        Ok(())
+    }
+
+    /// The message was not tried: it is available again at once, in its place, and the delivery does not count.
+    ///
+    /// # Errors
+    /// [`Refusal::ReceiptExpired`], [`Refusal::AlreadySettled`]: it has no live lease.
+    pub fn release(&mut self, receipt: Receipt, now: Now) -> Result<(), Refusal> {
+        self.check_live(receipt)?;
+        self.end(receipt.offset, End::Release, now);
+        Ok(())
+    }
+
+    /// The message is hopeless: to the dead letters.
+    ///
+    /// # Errors
+    /// [`Refusal::ReceiptExpired`], [`Refusal::AlreadySettled`]: it has no live lease; [`Refusal::NoDeadLetter`].
+    pub fn reject(&mut self, receipt: Receipt, error: &str, now: Now) -> Result<(), Refusal> {
+        self.check_live(receipt)?;
+        if self.settings.dead_letter.is_none() {
+            return Err(Refusal::NoDeadLetter);
+        }
+        self.end(receipt.offset, End::Reject { error }, now);
+        Ok(())
+    }
+
+    /// The lease ends `visibility_ms` from now; in a FIFO queue that of all of its run.
+    ///
+    /// # Errors
+    /// [`Refusal::ReceiptExpired`], [`Refusal::AlreadySettled`]: it has no live lease; [`Refusal::VisibilityOutOfRange`]:
+    /// the delivery would last longer than 12 hours.
+    pub fn extend(&mut self, receipt: Receipt, visibility_ms: u64, now: Now) -> Result<(), Refusal> {
+        let offset = receipt.offset;
+        self.check_live(receipt)?;
+        let deadline = tick_after(now.mono_ms.saturating_add(visibility_ms));
+        let began = self.leases.get(&offset).map_or(0, |lease| u64::from(lease.began));
+        if visibility_ms > VISIBILITY_MS_MAX || deadline > began + tick_after(VISIBILITY_MS_MAX) + 1 {
+            return Err(Refusal::VisibilityOutOfRange);
+        }
+        let run = match self.groups.group_of(offset) {
+            Some(group) => self.groups.run(group),
+            None => vec![offset],
+        };
+        for offset in run {
+            if let Some(lease) = self.leases.get_mut(&offset) {
+                lease.deadline = deadline as u32;
+                self.deadlines.push(deadline, offset);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_epoch(&self, receipt: Receipt) -> Result<(), Refusal> {
+        if receipt.epoch == self.ledger.epoch { Ok(()) } else { Err(Refusal::ReceiptExpired) }
+    }
+
+    pub(super) fn check_redriven(&self, receipt: Receipt) -> Result<(), Refusal> {
+        let redriven = self.ledger.adopted.get(&receipt.offset).map_or(0, |adopted| adopted.redriven);
+        if receipt.redriven == redriven { Ok(()) } else { Err(Refusal::ReceiptExpired) }
+    }
+
+    pub(super) fn check_live(&self, receipt: Receipt) -> Result<(), Refusal> {
+        self.check_epoch(receipt)?;
+        self.check_redriven(receipt)?;
+        match self.leases.get(&receipt.offset) {
+            Some(lease) if lease.fence == receipt.fence => Ok(()),
+            None if self.ledger.is_settled(receipt.offset) && self.recent.get(receipt.offset).is_none() => {
+                Err(Refusal::AlreadySettled)
+            }
+            _ => Err(Refusal::ReceiptExpired),
+        }
+    }
+}

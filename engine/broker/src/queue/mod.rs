@@ -1,0 +1,36 @@
+//! Queues: message processing as a view over the log.
+//!
+//! One stored copy of a record, and on it any number of queues, each with its own state for every message: settled or not,
+//! who has it, how often it was tried. The state of one queue on one partition is a machine, [`PartitionQueue`]; what of it
+//! must outlive the process is its [`Ledger`], which is a state log's machine. Behaviour follows what users of SQS, RabbitMQ
+//! and JetStream know, with exact counts and fences.
+//!
+//! | file | what it decides |
+//! | --- | --- |
+//! | `machine` | the deliveries of one partition: what is next, leases, verbs, ends |
+//! | `ledger`, `event`, `encoding` | what is durable of it, and how it is stored |
+//! | `pending` | what of a pass is stored, in which order |
+//! | `settled` | the ack floor, and the compressed set above it |
+//! | `fresh` | what was never delivered, by when it may be |
+//! | `groups` | FIFO groups: what waits in each, which are locked, whose turn it is |
+//! | `timers` | deadlines and delays of millions of messages |
+//! | `recent` | which delivery settled what, for answers to acks that come twice |
+
+mod encoding;
+mod event;
+mod fresh;
+mod groups;
+mod ledger;
+mod machine;
+mod pending;
+mod recent;
+mod settings;
+mod settled;
+mod timers;
+
+pub use event::{Adopted, Dying, Event, How, Mark, Pass, Reason};
+pub use ledger::{Ledger, Tally};
+pub use machine::{Counts, Delivery, PartitionQueue, Receipt, ReceiverId, Refusal, Verdict};
+pub use settings::{
+    Backoff, GROUP_BATCH_MAX, NACK_DELAY_MS_MAX, Now, Ordering, RELEASES_MAX, Settings, VISIBILITY_MS_MAX,
+};
