@@ -99,7 +99,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => any::<usize>().prop_map(|pick| Op::Seek { pick }),
         1 => any::<usize>().prop_map(|pick| Op::Retain { pick }),
         2 => Just(Op::Snapshot),
-        2 => (0..4_usize).prop_map(|lost| Op::Crash { lost }),
+        4 => (0..4_usize).prop_map(|lost| Op::Crash { lost }),
     ]
 }
 
@@ -690,6 +690,7 @@ impl Run {
         let open: Vec<&Message> = self.world.messages.iter().filter(|message| !message.is_settled()).collect();
         assert!(open.is_empty(), "never ended: {open:?}");
         assert_eq!(self.machine.ledger().floor(), self.world.messages.len() as u64);
+        assert_eq!(self.machine.ledger().entries(), 0, "{:?}", self.machine.ledger());
         let counts = self.machine.counts(self.at());
         assert_eq!((counts.available, counts.in_flight, counts.delayed, counts.dying), (0, 0, 0, 0));
         let dead = self.world.messages.iter().enumerate().filter(|(_, message)| message.state == State::Dead);
@@ -707,7 +708,7 @@ impl Run {
 }
 
 fn histories() -> u32 {
-    std::env::var("MILLSTREAM_HISTORIES").ok().and_then(|text| text.parse().ok()).unwrap_or(5_000)
+    std::env::var("MILLSTREAM_HISTORIES").ok().and_then(|text| text.parse().ok()).unwrap_or(10_000)
 }
 
 fn settings(ordering: Ordering) -> impl Strategy<Value = (Settings, u64)> {

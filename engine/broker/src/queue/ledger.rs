@@ -117,6 +117,16 @@ impl Ledger {
         self.settled.floor()
     }
 
+    /// The offset below which all records were held against the filter.
+    pub fn judged(&self) -> u64 {
+        self.judged
+    }
+
+    /// How many entries it keeps: what its memory and its snapshots are in proportion to, beside the settled offsets.
+    pub fn entries(&self) -> usize {
+        self.marks.len() + self.firsts.len() + self.dying.len() + self.adopted.len()
+    }
+
     /// Counts since the queue was made.
     pub fn tally(&self) -> Tally {
         self.tally
@@ -136,7 +146,6 @@ impl Ledger {
                 let mut fence = *fence;
                 for &(base, len) in runs {
                     self.firsts.insert(base, First { fence, at_ms: *at_ms, len, left: len });
-                    self.judged = self.judged.max(base + u64::from(len));
                     fence += u64::from(len);
                 }
                 self.fence = self.fence.max(fence.saturating_sub(1));

@@ -39,7 +39,8 @@ impl PartitionQueue {
     }
 
     /// What each record below `next`, from [`scan_from`](Self::scan_from) on, is to this queue, in order of their offsets;
-    /// offsets that are not named hold no record any more.
+    /// offsets that are not named hold no record any more. Below [`Ledger::judged`] it was said before, and is not to be said
+    /// otherwise: what is still open there matches, whatever the filter has become.
     pub fn judge(&mut self, next: u64, records: impl IntoIterator<Item = (u64, Verdict)>, now: Now) {
         for (offset, verdict) in records {
             if offset < self.scan_from() || offset >= next {
@@ -74,13 +75,10 @@ impl PartitionQueue {
     }
 
     pub(super) fn judge_one(&mut self, offset: u64, verdict: Verdict, now: Now) {
-        // What was judged before a restart stays judged: it is here because it matched.
-        let was_judged = offset < self.ledger.judged;
         match verdict {
-            Verdict::Filtered if !was_judged => self.settle(How::Filtered, offset..offset + 1),
-            Verdict::Dead(reason) if !was_judged => self.die(offset, reason, ""),
-            Verdict::Filtered | Verdict::Dead(_) if self.ledger.is_dying(offset) => {}
-            Verdict::Filtered | Verdict::Dead(_) => self.file(offset, 0, false, offset, now),
+            _ if self.ledger.is_dying(offset) && !matches!(verdict, Verdict::Matches { .. }) => {}
+            Verdict::Filtered => self.settle(How::Filtered, offset..offset + 1),
+            Verdict::Dead(reason) => self.die(offset, reason, ""),
             Verdict::Matches { due_ms, is_own_delay, group } => self.file(offset, due_ms, is_own_delay, group, now),
         }
     }
