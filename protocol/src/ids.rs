@@ -44,6 +44,11 @@ id!(
     LakeId(u64)
 );
 
+id!(
+    /// A queue's number, given at creation and never reused.
+    QueueId(u64)
+);
+
 /// Names one life of a partition: random at its creation, it seeds every header's checksum, so that bytes of
 /// another partition, or of an earlier stream under the same name, fail the check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

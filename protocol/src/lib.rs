@@ -41,7 +41,7 @@ mod record;
 mod units;
 
 pub use code::{Class, Code, Outcome};
-pub use ids::{Epoch, Incarnation, LakeId, Offset, PartitionId, ProducerId, StreamId};
+pub use ids::{Epoch, Incarnation, LakeId, Offset, PartitionId, ProducerId, QueueId, StreamId};
 pub use record::{Header, Record};
 pub use units::{ByteSize, Timestamp};
 

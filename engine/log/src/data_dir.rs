@@ -8,6 +8,7 @@
 //! streams/<stream>/<partition>-<incarnation>/
 //!     <base>.<generation>.log    segments     <base>.<generation>.index   a cache
 //!     state/                     the partition's state log: segments and <offset>.snapshot
+//! queues/<queue>/<partition>-<incarnation>/    what a queue decided on a partition: segments and <offset>.snapshot
 //! journal/<lane>-<number>.journal, <slot>.checkpoint
 //! reserve                    allocated and unused: room for state on a full disk
 //! quarantine/                what recovery cut off or did not understand: never deleted by us
@@ -17,11 +18,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use millstream_protocol::{Incarnation, PartitionId, StreamId};
+use millstream_protocol::{Incarnation, PartitionId, QueueId, StreamId};
 use parking_lot::Mutex;
 
 use crate::error::{Context, LogError};
-use crate::segment::Identity;
+use crate::segment::{Identity, Kind};
 use crate::storage::{Access, Storage, read_exact_at, write_atomically};
 
 /// The format this code writes, and the newest it opens.
@@ -128,6 +129,16 @@ impl DataDir {
         self.streams().join(format!("{:010}", stream.0))
     }
 
+    /// Where queues' events are.
+    pub fn queues(&self) -> PathBuf {
+        self.root.join("queues")
+    }
+
+    /// Where one queue's events are.
+    pub fn queue(&self, queue: QueueId) -> PathBuf {
+        self.queues().join(format!("{:010}", queue.0))
+    }
+
     /// Where an internal log is.
     pub fn internal(&self, log: InternalLog) -> PathBuf {
         self.root.join(log.name())
@@ -137,6 +148,7 @@ impl DataDir {
     pub fn partition(&self, identity: Identity) -> PathBuf {
         let internal = InternalLog::ALL.into_iter().find(|log| log.partition() == identity.partition);
         let parent = match internal {
+            _ if identity.kind == Kind::Queue => self.queue(QueueId(identity.stream.0)),
             Some(log) if identity.stream.0 == 0 => self.internal(log),
             _ => self.stream(identity.stream),
         };

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use millstream_protocol::{Epoch, ProducerId, StreamId};
+use millstream_protocol::{Epoch, ProducerId, QueueId, StreamId};
 use parking_lot::Mutex;
 
 use crate::checkpoint::{self, Checkpoint, Checkpoints};
@@ -21,6 +21,7 @@ use crate::partition::{Opening, Partition, PartitionConfig};
 use crate::read::BufferPool;
 use crate::recovery::{in_parallel, quarantine, replay};
 use crate::segment::{Identity, Kind, state_incarnation};
+use crate::state_log::events::EventLog;
 use crate::state_log::{Machine, StateLog};
 use crate::storage::{FileStorage, Storage};
 
@@ -376,6 +377,65 @@ impl Log {
             _ => {}
         }
         self.shared.storage.sync_dir(&self.dir.streams()).context("sync", &self.dir.streams())
+    }
+
+    /// Opens the events of a queue on a partition, and rebuilds their machine; begins them if there are none. They are stored by
+    /// the partition's lane, under its epoch.
+    ///
+    /// # Errors
+    /// [`LogError::Io`], [`LogError::StateDamaged`].
+    pub fn open_queue<M: Machine>(
+        &self,
+        partition: &Arc<Partition>,
+        queue: QueueId,
+    ) -> Result<(EventLog<M>, M), LogError> {
+        let identity = partition.identity().queue(queue);
+        let storage = &*self.shared.storage;
+        let (root, of_queue, dir) = (self.dir.queues(), self.dir.queue(queue), self.dir.partition(identity));
+        storage.create_dir_all(&dir).context("create", &dir)?;
+        for (child, parent) in [(&of_queue, &root), (&dir, &of_queue)] {
+            storage.sync_dir(parent).context("sync", child)?;
+        }
+        storage.sync_dir(self.dir.root()).context("sync", &root)?;
+        EventLog::open(partition.open_beside(dir, identity)?)
+    }
+
+    /// Deletes all that a queue has stored, once nothing appends to it any more. Repeating it is harmless.
+    ///
+    /// # Errors
+    /// [`LogError::Io`].
+    pub fn delete_queue(&self, queue: QueueId) -> Result<(), LogError> {
+        self.senders.iter().try_for_each(LaneSender::barrier)?;
+        let dir = self.dir.queue(queue);
+        for entry in self.shared.storage.list(&dir).unwrap_or_default() {
+            if let Some((_, incarnation)) = parse_partition_dir_name(&entry.name) {
+                self.shared.flusher.forget_partition(incarnation);
+            }
+        }
+        match self.shared.storage.remove_dir_all(&dir) {
+            Ok(()) => self.shared.storage.sync_dir(&self.dir.queues()).context("sync", &self.dir.queues()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(LogError::io("delete", &dir, error)),
+        }
+    }
+
+    /// The queues that have stored something.
+    ///
+    /// # Errors
+    /// [`LogError::Io`].
+    pub fn stored_queues(&self) -> Result<Vec<QueueId>, LogError> {
+        let queues = self.dir.queues();
+        match self.shared.storage.list(&queues) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            other => {
+                let names = other.context("list", &queues)?;
+                Ok(names
+                    .iter()
+                    .filter_map(|entry| parse_stream_dir_name(&entry.name))
+                    .map(|id| QueueId(id.0))
+                    .collect())
+            }
+        }
     }
 
     /// Moves stream directories that nothing knows into quarantine, and returns how many. They are what a creation that

@@ -8,8 +8,8 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use crossbeam_channel::{Sender, bounded};
@@ -109,6 +109,12 @@ pub(crate) enum Summary {
     Of(Producers),
 }
 
+/// Is told that a partition has changed: its high watermark, its log start or its health.
+pub trait Watch: Send + Sync {
+    /// Called on the thread that changed it, a lane's as a rule: do not block.
+    fn changed(&self);
+}
+
 /// Where appends go: touched by the partition's lane only.
 pub(crate) struct Tail {
     pub segment: Arc<Segment>,
@@ -143,6 +149,7 @@ pub struct Partition {
     read_only: AtomicBool,
     deleted: AtomicBool,
     changed: Event,
+    watches: RwLock<Vec<Weak<dyn Watch>>>,
     cursors: Cursors,
     holds: Mutex<HashMap<String, Offset>>,
     state: Mutex<Option<Arc<StateLog<StateTable>>>>,
@@ -199,7 +206,7 @@ impl Partition {
         // its oldest segment; what it may forget is its snapshots' business.
         let log_start = match identity.kind {
             Kind::Records => stored_start,
-            Kind::State => segments[0].base(),
+            Kind::State | Kind::Queue => segments[0].base(),
         };
         shared.flusher.set_mark(identity.incarnation, end);
         let bytes = segments.iter().map(|segment| segment.extent().end_position).sum();
@@ -228,6 +235,7 @@ impl Partition {
             read_only: AtomicBool::new(false),
             deleted: AtomicBool::new(false),
             changed: Event::new(),
+            watches: RwLock::default(),
             cursors: Cursors::default(),
             holds: Mutex::new(HashMap::new()),
             state: Mutex::new(state),
@@ -410,6 +418,18 @@ impl Partition {
         self.changed.listen()
     }
 
+    /// Has `watch` told of what [`listen`](Self::listen) fires for, until it is dropped.
+    pub fn watch(&self, watch: &Arc<dyn Watch>) {
+        let mut watches = self.watches.write();
+        watches.retain(|watch| watch.strong_count() > 0);
+        watches.push(Arc::downgrade(watch));
+    }
+
+    fn notify(&self) {
+        self.changed.notify(usize::MAX);
+        self.watches.read().iter().filter_map(Weak::upgrade).for_each(|watch| watch.changed());
+    }
+
     /// Forgets the records below `offset` (at most the high watermark), durably; whole segments are deleted. Returns the
     /// new log start. Blocks.
     ///
@@ -539,7 +559,7 @@ impl Partition {
             self.state_put(LOG_START_KEY, Some(&offset.0.to_le_bytes()))?;
         }
         self.log_start.fetch_max(offset.0, Ordering::AcqRel);
-        self.changed.notify(usize::MAX);
+        self.notify();
         Ok(())
     }
 
@@ -677,7 +697,7 @@ impl Partition {
     /// Takes it out of service: its stream was deleted.
     pub fn mark_deleted(&self) {
         self.deleted.store(true, Ordering::Release);
-        self.changed.notify(usize::MAX);
+        self.notify();
         self.compactor.stop();
     }
 
@@ -735,7 +755,7 @@ impl Partition {
             *poison = Some(reason);
         }
         self.read_only.store(true, Ordering::Release);
-        self.changed.notify(usize::MAX);
+        self.notify();
     }
 
     /// Lets readers see up to `end`.
@@ -746,7 +766,7 @@ impl Partition {
         self.bytes.fetch_add(bytes, Ordering::AcqRel);
         let before = self.high_watermark.swap(end.0, Ordering::AcqRel);
         assert!(before < end.0, "a high watermark rises: {before} to {end}");
-        self.changed.notify(usize::MAX);
+        self.notify();
     }
 
     /// The offset below which all is known durable.
@@ -778,7 +798,7 @@ impl Partition {
         let extent = segment.extent().clone();
         let summary = match self.identity.kind {
             _ if !is_due(&extent, &tables.producers) => Summary::NotDue,
-            Kind::State => Summary::Of(Producers::default()),
+            Kind::State | Kind::Queue => Summary::Of(Producers::default()),
             Kind::Records if tables.end() != extent.end => Summary::Sealed,
             Kind::Records => Summary::Of(tables.producers.since(segment.base())),
         };
@@ -844,6 +864,15 @@ fn open_state(
     let opening = epoch.map_or(Opening::Catalog, Opening::New);
     let partition = Partition::open(shared, lane.clone(), dir, identity.state(), config, opening)?;
     StateLog::open(partition).map(Arc::new)
+}
+
+impl Partition {
+    /// Opens a log of events that goes with this partition: on its lane, under its epoch.
+    pub(crate) fn open_beside(&self, dir: PathBuf, identity: Identity) -> Result<Arc<Partition>, LogError> {
+        let segment_bytes = self.shared.config.state_segment_bytes;
+        let config = PartitionConfig { segment_bytes, ..PartitionConfig::default() };
+        Partition::open(&self.shared, self.lane.clone(), dir, identity, config, Opening::New(self.epoch))
+    }
 }
 
 /// The log start that a partition's state holds.

@@ -35,7 +35,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use millstream_protocol::batch::header::FLAG_CONTROL_HEADERS;
 use millstream_protocol::batch::{BatchHeader, HEADER_BYTES};
-use millstream_protocol::{Epoch, Incarnation, Offset, PartitionId, ProducerId, StreamId, Timestamp};
+use millstream_protocol::{Epoch, Incarnation, Offset, PartitionId, ProducerId, QueueId, StreamId, Timestamp};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
 use crate::index::{self, Index};
@@ -56,6 +56,15 @@ pub enum Kind {
     Records = 0,
     /// Events of a state log.
     State = 1,
+    /// Events of a queue on a partition. The identity's stream is the queue's number then.
+    Queue = 2,
+}
+
+impl Kind {
+    /// The kind of that number.
+    pub(crate) fn from_number(number: u32) -> Option<Kind> {
+        [Kind::Records, Kind::State, Kind::Queue].into_iter().find(|kind| *kind as u32 == number)
+    }
 }
 
 /// Names one life of one partition.
@@ -75,6 +84,13 @@ impl Identity {
     /// The identity of the state log beside this partition: its bytes must not pass for records.
     pub fn state(self) -> Self {
         Self { incarnation: state_incarnation(self.incarnation), kind: Kind::State, ..self }
+    }
+
+    /// The identity of a queue's events on this partition: of another life of the partition they are others.
+    pub fn queue(self, queue: QueueId) -> Self {
+        const MARK: u64 = u64::from_le_bytes(*b"MS-QUEUE");
+        let incarnation = Incarnation(self.incarnation.0 ^ MARK ^ queue.0.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        Self { stream: StreamId(queue.0), partition: self.partition, incarnation, kind: Kind::Queue }
     }
 }
 

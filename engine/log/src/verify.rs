@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use millstream_protocol::batch::BatchView;
-use millstream_protocol::{Incarnation, Offset, PartitionId, StreamId};
+use millstream_protocol::{Incarnation, Offset, PartitionId, QueueId, StreamId};
 
 use crate::checkpoint;
 use crate::data_dir::{InternalLog, parse_partition_dir_name, parse_stream_dir_name};
@@ -86,6 +86,15 @@ pub fn verify(root: &Path, report: &mut dyn FnMut(PartitionReport)) -> Result<()
             verifier.partitions(&dir.stream(stream), stream, Kind::Records, report)?;
         }
     }
+    let queues = match verifier.storage.list(&dir.queues()) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        other => other.context("list", &dir.queues())?,
+    };
+    for entry in queues {
+        if let Some(queue) = parse_stream_dir_name(&entry.name) {
+            verifier.partitions(&dir.queue(QueueId(queue.0)), queue, Kind::Queue, report)?;
+        }
+    }
     Ok(())
 }
 
@@ -149,13 +158,13 @@ impl Verifier {
         let first = segments.first().map_or(Offset::ZERO, |first| first.0);
         let start = match identity.kind {
             Kind::Records => log_start(table).min(first),
-            Kind::State => first,
+            Kind::State | Kind::Queue => first,
         };
         let mut found = PartitionReport {
             stream: identity.stream,
             partition: identity.partition,
             incarnation: identity.incarnation,
-            is_state: identity.kind == Kind::State,
+            is_state: identity.kind != Kind::Records,
             segments: 0,
             batches: 0,
             records: 0,

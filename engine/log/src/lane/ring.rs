@@ -145,11 +145,7 @@ pub(crate) fn decode_table(id: u64, header: &FrameHeader, bytes: &[u8]) -> Optio
         return None;
     }
     let entries = bytes[FRAME_HEADER_BYTES..].chunks_exact(ENTRY_BYTES).map(|entry| {
-        let kind = match u32_at(entry, 20)? {
-            0 => Kind::Records,
-            1 => Kind::State,
-            _ => return None,
-        };
+        let kind = Kind::from_number(u32_at(entry, 20)?)?;
         Some(Entry {
             identity: Identity {
                 incarnation: Incarnation(u64_at(entry, 0)?),

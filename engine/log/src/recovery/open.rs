@@ -242,7 +242,7 @@ fn open_active(
         length = file.len().context("read", &path)?;
     }
     if !check_preamble(place, &path, &*file, (base, generation), recovered)? {
-        if place.identity.kind == Kind::State && length > PREAMBLE_BYTES {
+        if place.identity.kind != Kind::Records && length > PREAMBLE_BYTES {
             // Events follow only on a preamble that was synced: a state must not begin anew for want of one.
             let reason = "nothing of its segment is whole".to_owned();
             return Err(LogError::StateDamaged { path, reason });

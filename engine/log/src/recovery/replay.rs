@@ -264,7 +264,7 @@ fn segment_path(data: &DataDir, entry: &Entry) -> PathBuf {
     let dir = match identity.kind {
         // Internal logs are stream 0; any other state lies beside its records, from whose incarnation its own is derived.
         Kind::State if identity.stream.0 != 0 => data.partition(identity.state()).join("state"),
-        Kind::Records | Kind::State => data.partition(identity),
+        Kind::Records | Kind::State | Kind::Queue => data.partition(identity),
     };
     dir.join(segment::file_name(entry.base, 0))
 }

@@ -13,6 +13,7 @@
 //! - An update that surely was not stored (a full disk) is undone together with all that were decided after it; each of
 //!   those then decides anew. One whose fate is unknown ends all updates until a restart.
 
+pub(crate) mod events;
 pub(crate) mod snapshot;
 pub(crate) mod table;
 
@@ -83,6 +84,8 @@ struct Inner<M> {
     undoing: bool,
     undone: u64,
     bytes_since_snapshot: u64,
+    /// Bytes of events after which a snapshot is due.
+    snapshot_due: u64,
     failed: Option<LogError>,
 }
 
@@ -117,6 +120,7 @@ impl<M: Machine> StateLog<M> {
             undoing: false,
             undone: 0,
             bytes_since_snapshot,
+            snapshot_due: partition.shared().config.snapshot_interval_bytes,
             failed: None,
         };
         Ok(Self {
@@ -270,10 +274,12 @@ impl<M: Machine> StateLog<M> {
         inner.applied = seq;
         inner.in_flight += 1;
         inner.bytes_since_snapshot += length;
-        let is_due = inner.bytes_since_snapshot >= self.partition.shared().config.snapshot_interval_bytes;
+        let is_due = inner.bytes_since_snapshot >= inner.snapshot_due;
         let snapshot = is_due.then(|| {
+            let state = inner.machine.encode_snapshot();
             inner.bytes_since_snapshot = 0;
-            inner.machine.encode_snapshot()
+            inner.snapshot_due = next_snapshot(&self.partition, state.len());
+            state
         });
         Ok(InFlight { seq, undone: inner.undone, events: events.len() as u64, wait, snapshot })
     }
@@ -383,6 +389,12 @@ impl AppendSink for Sink {
     fn admits(&self, _: u64) -> bool {
         !self.is_barred.load(Ordering::Acquire)
     }
+}
+
+/// After how many bytes of events the next snapshot is due: as many as the last one had, so that a large state is not written
+/// again and again, and a start never reads more than about twice as much as there is state.
+fn next_snapshot(partition: &Partition, last: usize) -> u64 {
+    partition.shared().config.snapshot_interval_bytes.max(last as u64)
 }
 
 /// The machine as the log has it, and the bytes of events since its newest snapshot.
