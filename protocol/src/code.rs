@@ -109,6 +109,22 @@ codes! {
     GroupNotEmpty = 120, "group not empty";
     /// A commit above the partition's high watermark.
     CommitPastEnd = 121, "commit past the end";
+    /// No queue has that name.
+    UnknownQueue = 122, "unknown queue";
+    /// A queue of that name exists.
+    QueueExists = 123, "queue exists";
+    /// A filter that is no filter; the answer says where and why.
+    FilterInvalid = 124, "filter invalid";
+    /// A visibility, or the sum of one delivery's, above 12 hours.
+    VisibilityOutOfRange = 125, "visibility out of range";
+    /// A dead-letter stream that is the queue's own, or leads back to it over other queues.
+    DeadLetterCycle = 126, "dead-letter cycle";
+    /// The queue has no dead-letter stream, and what was asked for needs one.
+    NoDeadLetter = 127, "no dead-letter stream";
+    /// A receipt of another queue.
+    ReceiptForeign = 128, "receipt foreign";
+    /// A delay longer than the stream allows.
+    DelayTooLong = 129, "delay too long";
 
     /// The disk is full: appends are refused, reads go on.
     DiskFull = 201, "disk full";
@@ -143,6 +159,14 @@ codes! {
     OutOfOrderSequence = 308, "out of order sequence";
     /// Records of the batch have dedup ids that are known: resolve them, send the rest.
     Duplicates = 309, "duplicates";
+    /// The queue was deleted (and perhaps made again): look it up anew.
+    QueueDeleted = 310, "queue deleted";
+    /// The delivery is over: another has begun, or it was nacked, released, rejected, dead-lettered or purged.
+    ReceiptExpired = 311, "receipt expired";
+    /// The message is settled, by whom is not known any more: success, as a rule.
+    AlreadySettled = 312, "already settled";
+    /// An earlier message of the FIFO group is not settled.
+    OutOfGroupOrder = 313, "out of group order";
 
     /// The disk failed under the request: it may or may not be stored.
     DurabilityUnknown = 401, "durability unknown";
@@ -215,6 +239,18 @@ impl Code {
             | Code::UnknownGroup
             | Code::GroupNotEmpty
             | Code::CommitPastEnd
+            | Code::UnknownQueue
+            | Code::QueueExists
+            | Code::FilterInvalid
+            | Code::VisibilityOutOfRange
+            | Code::DeadLetterCycle
+            | Code::NoDeadLetter
+            | Code::ReceiptForeign
+            | Code::DelayTooLong
+            | Code::QueueDeleted
+            | Code::ReceiptExpired
+            | Code::AlreadySettled
+            | Code::OutOfGroupOrder
             | Code::DedupWindowFull
             | Code::UnknownMember
             | Code::StaleEpoch

@@ -44,6 +44,14 @@ pub const GROUP_MEMBERS_MAX: usize = 1_000;
 pub const GROUP_PARTITIONS_MAX: usize = 50_000;
 /// The streams that a member reads (`IllegalSetting` beyond).
 pub const GROUP_STREAMS_MAX: usize = 100;
+/// The queues of a server (`IllegalSetting` beyond).
+pub const QUEUES_MAX: usize = 10_000;
+/// The longest filter, in bytes (`FilterInvalid` beyond).
+pub const FILTER_BYTES_MAX: usize = 1 << 10;
+/// The longest visibility of one delivery in all, in milliseconds (`VisibilityOutOfRange` beyond): 12 hours.
+pub const VISIBILITY_MS_MAX: u64 = 12 * 60 * 60 * 1_000;
+/// The longest delay of a queue, in milliseconds (`IllegalSetting` beyond): 15 minutes.
+pub const QUEUE_DELAY_MS_MAX: u64 = 15 * 60 * 1_000;
 /// The producer names that a server remembers; beyond it the one that was named longest ago is forgotten, and its producer
 /// fenced (`Fenced`).
 pub const PRODUCER_NAMES_MAX: usize = 10_000;

@@ -20,13 +20,13 @@ pub enum BrokerError {
     /// The stream was deleted.
     #[error("stream {0} was deleted: look it up again by name")]
     StreamDeleted(u64),
-    /// The stream has lakes.
-    #[error("stream '{stream}' is in use by lake '{lake}': remove the lake first")]
+    /// The stream has lakes or queues, or is the dead-letter stream of one.
+    #[error("stream '{stream}' is in use by {by}: remove that first")]
     StreamInUse {
         /// The stream.
         stream: String,
-        /// One of its lakes.
-        lake: String,
+        /// One that uses it.
+        by: String,
     },
     /// The stream has no such partition.
     #[error("stream '{stream}' has no partition {partition}: it has {count}, counted from 0")]
@@ -62,6 +62,27 @@ pub enum BrokerError {
     /// A lake of that name exists.
     #[error("lake '{0}' exists: choose another name, or remove it first")]
     LakeExists(String),
+    /// No queue has that name.
+    #[error("unknown queue '{0}': `millstream queue list` shows what there is")]
+    UnknownQueue(String),
+    /// A queue of that name exists.
+    #[error("queue '{0}' exists: choose another name, or delete it first")]
+    QueueExists(String),
+    /// A dead-letter stream that leads back to the queue.
+    #[error(
+        "a queue on '{stream}' with the dead-letter stream '{dead_letter}' makes a circle ({path}): choose a dead-letter stream of its own"
+    )]
+    DeadLetterCycle {
+        /// The queue's stream.
+        stream: String,
+        /// Its dead-letter stream.
+        dead_letter: String,
+        /// The circle, from stream to stream.
+        path: String,
+    },
+    /// A setting that needs a dead-letter stream.
+    #[error("{0} needs a dead-letter stream: name one")]
+    NoDeadLetter(&'static str),
     /// No group has that name.
     #[error(
         "unknown group '{0}': `millstream group list` shows what there is; a group is made by its first member, or by a reset"
@@ -155,6 +176,10 @@ impl BrokerError {
             BrokerError::IllegalSetting { .. } => Code::IllegalSetting,
             BrokerError::UnknownLake(_) => Code::UnknownLake,
             BrokerError::LakeExists(_) => Code::LakeExists,
+            BrokerError::UnknownQueue(_) => Code::UnknownQueue,
+            BrokerError::QueueExists(_) => Code::QueueExists,
+            BrokerError::DeadLetterCycle { .. } => Code::DeadLetterCycle,
+            BrokerError::NoDeadLetter(_) => Code::NoDeadLetter,
             BrokerError::UnknownGroup(_) => Code::UnknownGroup,
             BrokerError::GroupNotEmpty { .. } => Code::GroupNotEmpty,
             BrokerError::UnknownMember { .. } => Code::UnknownMember,

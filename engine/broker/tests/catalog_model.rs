@@ -1,16 +1,17 @@
 //! The catalog against a model that is slow and obviously right, over random inputs; its snapshots and its events must
 //! give the same state again.
-//! Operations: create and delete streams, add and remove lakes, files gone, name producers. After each: names unique, numbers never given
-//! twice, no lake without its stream, replay equals state.
+//! Operations: create and delete streams, add and remove lakes, files gone, make, change, move and delete queues, name producers. After each: names unique, numbers never given
+//! twice, no lake or queue without its streams, no circle of dead letters, replay equals state.
 #![allow(clippy::unwrap_used, reason = "a test's helpers may panic")]
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use millstream_broker::catalog::{Catalog, Event, Input};
+use millstream_broker::catalog::{Catalog, Event, Input, QueueEvent, QueueInput};
 use millstream_log::Machine;
 use millstream_protocol::frame::control::{Compaction, LakeConfig, LakeFormat, StreamConfig};
+use millstream_protocol::frame::queue::{QueueBackoff, QueueConfig, QueueOrdering};
 use millstream_protocol::limits::PRODUCER_NAMES_MAX;
-use millstream_protocol::{Code, Incarnation, ProducerId, StreamId, Timestamp};
+use millstream_protocol::{Code, Incarnation, ProducerId, QueueId, StreamId, Timestamp};
 use proptest::prelude::*;
 
 #[derive(Debug, Clone)]
@@ -20,6 +21,13 @@ enum Op {
     FilesRemoved(u64),
     CreateLake(u8, u8),
     RemoveLake(u8),
+    /// The queue, its stream, its dead-letter stream.
+    CreateQueue(u8, u8, Option<u8>),
+    UpdateQueue(u8, Option<u8>),
+    MoveQueue(u8),
+    PauseQueue(u8, bool),
+    DeleteQueue(u8),
+    QueueFilesRemoved(u64),
     /// The name's number and the id's.
     NameProducer(u8, u64),
 }
@@ -29,6 +37,8 @@ struct Model {
     producers: BTreeMap<String, u64>,
     streams: BTreeMap<String, u64>,
     lakes: BTreeMap<String, String>,
+    /// Stream, dead-letter stream, epoch, paused.
+    queues: BTreeMap<String, (String, Option<String>, u32, bool)>,
     numbers: BTreeSet<u64>,
 }
 
@@ -39,6 +49,13 @@ fn operations() -> impl Strategy<Value = Vec<Op>> {
         (0..20u64).prop_map(Op::FilesRemoved),
         (0..4u8, 0..5u8).prop_map(|(lake, stream)| Op::CreateLake(lake, stream)),
         (0..4u8).prop_map(Op::RemoveLake),
+        (0..4u8, 0..5u8, prop::option::of(0..5u8))
+            .prop_map(|(queue, stream, dead)| Op::CreateQueue(queue, stream, dead)),
+        (0..4u8, prop::option::of(0..5u8)).prop_map(|(queue, dead)| Op::UpdateQueue(queue, dead)),
+        (0..4u8).prop_map(Op::MoveQueue),
+        (0..4u8, any::<bool>()).prop_map(|(queue, is_paused)| Op::PauseQueue(queue, is_paused)),
+        (0..4u8).prop_map(Op::DeleteQueue),
+        (0..30u64).prop_map(Op::QueueFilesRemoved),
         (0..4u8, any::<u64>()).prop_map(|(name, id)| Op::NameProducer(name, id)),
     ];
     prop::collection::vec(op, 0..60)
@@ -56,6 +73,24 @@ fn input(op: &Op) -> Input {
         Op::FilesRemoved(id) => Input::StreamFilesRemoved { id: StreamId(id) },
         Op::CreateLake(lake, stream) => Input::CreateLake { config: lake_config(lake, stream) },
         Op::RemoveLake(n) => Input::RemoveLake { name: format!("l{n}") },
+        Op::CreateQueue(queue, stream, dead) => Input::Queue(QueueInput::Create {
+            name: format!("q{queue}"),
+            stream: format!("s{stream}"),
+            config: queue_config(dead),
+            starts: vec![7, 8],
+            now: Timestamp(6),
+        }),
+        Op::UpdateQueue(queue, dead) => Input::Queue(QueueInput::Update {
+            name: format!("q{queue}"),
+            config: QueueConfig { delay_ms: 5, ..queue_config(dead) },
+            from: vec![9, 9],
+        }),
+        Op::MoveQueue(queue) => {
+            Input::Queue(QueueInput::Move { name: format!("q{queue}"), floors: vec![1, 2], is_purge: true })
+        }
+        Op::PauseQueue(queue, is_paused) => Input::Queue(QueueInput::Pause { name: format!("q{queue}"), is_paused }),
+        Op::DeleteQueue(queue) => Input::Queue(QueueInput::Delete { name: format!("q{queue}") }),
+        Op::QueueFilesRemoved(id) => Input::Queue(QueueInput::FilesRemoved { id: QueueId(id) }),
         Op::NameProducer(n, id) => Input::NameProducer { name: format!("p{n}"), id: ProducerId(id) },
     }
 }
@@ -71,7 +106,33 @@ fn lake_config(lake: u8, stream: u8) -> LakeConfig {
     }
 }
 
+fn queue_config(dead: Option<u8>) -> QueueConfig {
+    QueueConfig { dead_letter: dead.map(|n| format!("s{n}")), ..QueueConfig::default() }
+}
+
 impl Model {
+    /// Whether a queue from `stream` to `dead` may be.
+    fn check_queue(&self, stream: &str, dead: Option<&String>) -> Result<(), Code> {
+        if !self.streams.contains_key(stream) {
+            return Err(Code::UnknownStream);
+        }
+        let Some(dead) = dead else { return Ok(()) };
+        if !self.streams.contains_key(dead) {
+            return Err(Code::UnknownStream);
+        }
+        // All that can be reached, until nothing is added.
+        let mut reached = BTreeSet::from([dead.clone()]);
+        loop {
+            let on = self.queues.values().filter(|(stream, ..)| reached.contains(stream));
+            let next: BTreeSet<String> = on.filter_map(|(_, dead, ..)| dead.clone()).chain(reached.clone()).collect();
+            if next.len() == reached.len() {
+                break;
+            }
+            reached = next;
+        }
+        if reached.contains(stream) { Err(Code::DeadLetterCycle) } else { Ok(()) }
+    }
+
     /// What must come of an operation: a code, or done.
     fn run(&mut self, op: &Op, events: &[Event]) -> Result<(), Code> {
         match op {
@@ -92,7 +153,10 @@ impl Model {
                 if !self.streams.contains_key(&name) {
                     return Err(Code::UnknownStream);
                 }
-                if self.lakes.values().any(|stream| *stream == name) {
+                let of_queue = |(stream, dead, ..): &(String, Option<String>, u32, bool)| {
+                    *stream == name || dead.as_ref() == Some(&name)
+                };
+                if self.lakes.values().any(|stream| *stream == name) || self.queues.values().any(of_queue) {
                     return Err(Code::StreamInUse);
                 }
                 self.streams.remove(&name);
@@ -117,6 +181,44 @@ impl Model {
                     return Err(Code::UnknownLake);
                 }
             }
+            Op::CreateQueue(queue, stream, dead) => {
+                let (queue, stream) = (format!("q{queue}"), format!("s{stream}"));
+                let dead = dead.map(|n| format!("s{n}"));
+                self.check_queue(&stream, dead.as_ref())?;
+                if self.queues.contains_key(&queue) {
+                    return Err(Code::QueueExists);
+                }
+                match events {
+                    [Event::Queue(QueueEvent::Created(entry))] => assert!(self.numbers.insert(entry.id)),
+                    other => panic!("{other:?}"),
+                }
+                self.queues.insert(queue, (stream, dead, 1, false));
+            }
+            Op::UpdateQueue(queue, dead) => {
+                let dead = dead.map(|n| format!("s{n}"));
+                let Some((stream, ..)) = self.queues.get(&format!("q{queue}")).cloned() else {
+                    return Err(Code::UnknownQueue);
+                };
+                self.check_queue(&stream, dead.as_ref())?;
+                self.queues.entry(format!("q{queue}")).and_modify(|(_, known, ..)| *known = dead);
+            }
+            Op::MoveQueue(queue) => match self.queues.get_mut(&format!("q{queue}")) {
+                Some((_, _, epoch, _)) => *epoch += 1,
+                None => return Err(Code::UnknownQueue),
+            },
+            Op::PauseQueue(queue, now) => match self.queues.get_mut(&format!("q{queue}")) {
+                Some((.., is_paused)) => {
+                    assert_eq!(events.is_empty(), is_paused == now);
+                    *is_paused = *now;
+                }
+                None => return Err(Code::UnknownQueue),
+            },
+            Op::DeleteQueue(queue) => {
+                if self.queues.remove(&format!("q{queue}")).is_none() {
+                    return Err(Code::UnknownQueue);
+                }
+            }
+            Op::QueueFilesRemoved(_) => {}
             Op::NameProducer(n, id) => {
                 self.producers.insert(format!("p{n}"), *id);
             }
@@ -146,6 +248,11 @@ proptest! {
             prop_assert_eq!(streams, model.streams.keys().map(String::as_str).collect::<Vec<_>>());
             let lakes: Vec<&str> = catalog.lakes().map(|lake| lake.config.name.as_str()).collect();
             prop_assert_eq!(lakes, model.lakes.keys().map(String::as_str).collect::<Vec<_>>());
+            let queues = catalog.queues().map(|queue| {
+                let stream = catalog.streams().find(|(_, stream)| stream.id.0 == queue.stream).unwrap().0.to_owned();
+                (queue.name.clone(), (stream, queue.config.dead_letter.clone(), queue.epoch, queue.is_paused))
+            });
+            prop_assert_eq!(queues.collect::<BTreeMap<_, _>>(), model.queues.clone());
             let producers: Vec<_> = catalog.producers().map(|(name, id)| (name.to_owned(), id.0)).collect();
             prop_assert_eq!(producers, model.producers.clone().into_iter().collect::<Vec<_>>());
             if log.len() % 7 == 3 {
@@ -225,4 +332,83 @@ fn the_producer_named_longest_ago_is_forgotten_when_there_are_too_many() {
         catalog.step(Input::NameProducer { name: "No".into(), id: ProducerId(1) }).unwrap_err().code(),
         Code::IllegalName
     );
+}
+
+#[test]
+fn each_setting_of_a_queue_outside_its_range_is_named() {
+    let mut catalog = Catalog::default();
+    for (name, config) in [
+        ("s", StreamConfig::default()),
+        ("dead", StreamConfig::default()),
+        ("c", StreamConfig::compacted(Compaction::default())),
+    ] {
+        let incarnations = vec![Incarnation(1)];
+        let input = Input::CreateStream { name: name.to_owned(), config, incarnations, now: Timestamp(0) };
+        catalog.step(input).unwrap().iter().for_each(|event| catalog.apply(event));
+    }
+    let create = |stream: &str, config: QueueConfig| {
+        let (name, stream) = ("q".to_owned(), stream.to_owned());
+        catalog.step(Input::Queue(QueueInput::Create { name, stream, config, starts: Vec::new(), now: Timestamp(0) }))
+    };
+    let config = QueueConfig::default;
+    let fifo = |group_batch| QueueConfig {
+        ordering: QueueOrdering::Fifo { group_batch, on_dead: Default::default() },
+        dead_letter: Some("dead".to_owned()),
+        ..config()
+    };
+    let backoff = QueueBackoff::default();
+    for (refused, code, says) in [
+        (create("s", QueueConfig { visibility_ms: 43_200_001, ..config() }), Code::IllegalSetting, "visibility_ms"),
+        (create("s", QueueConfig { delay_ms: 900_001, ..config() }), Code::IllegalSetting, "delay_ms"),
+        (
+            create("s", QueueConfig { filter: "1".repeat(1_025), ..config() }),
+            Code::IllegalSetting,
+            "the length of a filter",
+        ),
+        (create("s", QueueConfig { in_flight_max: 0, ..config() }), Code::IllegalSetting, "in_flight_max"),
+        (create("s", QueueConfig { ttl_ms: Some(0), ..config() }), Code::IllegalSetting, "ttl_ms"),
+        (
+            create("s", QueueConfig { backoff: QueueBackoff { factor_percent: 99, ..backoff }, ..config() }),
+            Code::IllegalSetting,
+            "backoff factor_percent",
+        ),
+        (
+            create("s", QueueConfig { backoff: QueueBackoff { min_ms: 2, max_ms: 1, ..backoff }, ..config() }),
+            Code::IllegalSetting,
+            "backoff min_ms",
+        ),
+        (create("s", fifo(0)), Code::IllegalSetting, "group_batch"),
+        (create("s", fifo(101)), Code::IllegalSetting, "group_batch"),
+        (create("s", QueueConfig { dead_letter: None, ..fifo(1) }), Code::NoDeadLetter, "a FIFO queue"),
+        (create("s", QueueConfig { max_receives: Some(3), ..config() }), Code::NoDeadLetter, "max_receives"),
+        (create("s", QueueConfig { max_receives: Some(0), ..fifo(1) }), Code::IllegalSetting, "max_receives"),
+        (create("s", QueueConfig { keeps_expired: true, ..config() }), Code::NoDeadLetter, "keeps_expired"),
+        (create("dead", fifo(1)), Code::DeadLetterCycle, "a queue on 'dead'"),
+        (create("nope", config()), Code::UnknownStream, "unknown stream 'nope'"),
+    ] {
+        let error = refused.unwrap_err();
+        assert_eq!(error.code(), code, "{error}");
+        assert!(error.to_string().starts_with(says), "{error}");
+    }
+    assert!(create("s", fifo(100)).is_ok());
+    assert!(create("c", QueueConfig { dead_letter: None, ..fifo(1) }).is_ok(), "its records have keys");
+}
+
+#[test]
+fn a_rule_holds_from_its_offset_on_and_never_acts_back() {
+    let mut catalog = Catalog::default();
+    let mut run = |input: Input| catalog.step(input).unwrap().iter().for_each(|event| catalog.apply(event));
+    let incarnations = vec![Incarnation(1); 2];
+    run(Input::CreateStream { name: "s".to_owned(), config: StreamConfig::default(), incarnations, now: Timestamp(0) });
+    let with = |filter: &str| QueueConfig { filter: filter.to_owned(), ..QueueConfig::default() };
+    let (name, stream, starts) = ("q".to_owned(), "s".to_owned(), vec![3, 4]);
+    run(Input::Queue(QueueInput::Create { name, stream, config: with("a"), starts, now: Timestamp(0) }));
+    for (filter, from) in [("b", vec![10, 20]), ("b", vec![12, 20]), ("c", vec![15, 15])] {
+        run(Input::Queue(QueueInput::Update { name: "q".to_owned(), config: with(filter), from }));
+    }
+    let queue = catalog.queue("q").unwrap();
+    let filter = |partition, offset| queue.rule(partition, offset).unwrap().filter.as_str();
+    assert_eq!([filter(0, 0), filter(0, 9), filter(0, 10), filter(0, 14), filter(0, 15)], ["a", "a", "b", "b", "c"]);
+    assert_eq!([filter(1, 14), filter(1, 19), filter(1, 20)], ["a", "c", "c"], "the newest that has begun holds");
+    assert_eq!((queue.floor(0), queue.floor(1), queue.floor(2)), (3, 4, 0));
 }

@@ -25,6 +25,7 @@ pub mod group;
 mod header;
 pub mod hello;
 pub mod produce;
+pub mod queue;
 pub mod refusal;
 
 pub use header::{FLAG_RESEND, FLAG_RESUME, FRAME_HEADER_BYTES, FrameHeader, Kind};

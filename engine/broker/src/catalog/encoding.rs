@@ -5,6 +5,7 @@ use millstream_protocol::frame::control::{LakeConfig, StreamConfig};
 use millstream_protocol::{Incarnation, LakeId, StreamId, Timestamp};
 use rkyv::{Archive, Deserialize, Serialize, rancor};
 
+use super::queues::{QueueEntry, Queues};
 use super::state::{Catalog, Event, LakeEntry, StreamEntry};
 
 const VERSION: u8 = 1;
@@ -37,6 +38,8 @@ struct Image {
     lakes: Vec<LakeImage>,
     leaving: Vec<u64>,
     producers: Vec<ProducerImage>,
+    queues: Vec<QueueEntry>,
+    leaving_queues: Vec<u64>,
 }
 
 impl Machine for Catalog {
@@ -69,6 +72,8 @@ impl Machine for Catalog {
             streams: streams.collect(),
             lakes: lakes.collect(),
             leaving: self.leaving.iter().copied().collect(),
+            queues: self.queues.by_name.values().cloned().collect(),
+            leaving_queues: self.queues.leaving.iter().copied().collect(),
             producers: self.producers.iter().map(|(name, id)| ProducerImage { name: name.clone(), id: *id }).collect(),
         };
         let archive = rkyv::to_bytes::<rancor::Error>(&image).expect("flat types always archive");
@@ -95,6 +100,10 @@ impl Machine for Catalog {
             streams: streams.collect(),
             lakes: lakes.collect(),
             leaving: image.leaving.into_iter().collect(),
+            queues: Queues {
+                by_name: image.queues.into_iter().map(|queue| (queue.name.clone(), queue)).collect(),
+                leaving: image.leaving_queues.into_iter().collect(),
+            },
             producers: image.producers.into_iter().map(|producer| (producer.name, producer.id)).collect(),
         })
     }

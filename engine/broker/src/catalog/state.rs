@@ -8,6 +8,7 @@ use millstream_protocol::names::check_name;
 use millstream_protocol::{Incarnation, LakeId, ProducerId, StreamId, Timestamp};
 use rkyv::{Archive, Deserialize, Serialize};
 
+use super::queues::{QueueEvent, QueueInput, Queues};
 use crate::error::BrokerError;
 
 const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=4 << 30;
@@ -80,6 +81,8 @@ pub enum Input {
         /// Its name.
         name: String,
     },
+    /// About a queue.
+    Queue(QueueInput),
     /// Give a name's producer a new id, in the place of the one before.
     NameProducer {
         /// The name.
@@ -132,6 +135,8 @@ pub enum Event {
         /// Its number.
         id: u64,
     },
+    /// To a queue.
+    Queue(QueueEvent),
     /// A name's producer has a new id.
     ProducerNamed {
         /// The name.
@@ -150,6 +155,7 @@ pub struct Catalog {
     pub(super) last_id: u64,
     pub(super) streams: BTreeMap<String, StreamEntry>,
     pub(super) lakes: BTreeMap<String, LakeEntry>,
+    pub(super) queues: Queues,
     /// Deleted streams whose files may still be there.
     pub(super) leaving: BTreeSet<u64>,
     /// The current ids of named producers.
@@ -176,6 +182,7 @@ impl Catalog {
                 Some(lake) => Ok(vec![Event::LakeRemoved { id: lake.id.0 }]),
                 None => Err(BrokerError::UnknownLake(name)),
             },
+            Input::Queue(input) => self.step_queue(input),
             Input::NameProducer { name, id } => {
                 check_name(&name)?;
                 let forgotten = self.producer_to_forget(&name).map(|(forgotten, _)| forgotten.to_owned());
@@ -219,8 +226,11 @@ impl Catalog {
 
     fn delete_stream(&self, name: String) -> Result<Vec<Event>, BrokerError> {
         let Some(stream) = self.streams.get(&name) else { return Err(BrokerError::UnknownStream(name)) };
-        match self.lakes.values().find(|lake| lake.config.stream == name) {
-            Some(lake) => Err(BrokerError::StreamInUse { stream: name, lake: lake.config.name.clone() }),
+        let lake = self.lakes.values().find(|lake| lake.config.stream == name);
+        let queue = self.queues.user_of(&name, stream.id);
+        let by = lake.map(|lake| format!("lake '{}'", lake.config.name));
+        match by.or_else(|| queue.map(|queue| format!("queue '{}'", queue.name))) {
+            Some(by) => Err(BrokerError::StreamInUse { stream: name, by }),
             None => Ok(vec![Event::StreamDeleted { id: stream.id.0 }]),
         }
     }
@@ -265,6 +275,12 @@ impl Catalog {
                 self.lakes.insert(config.name.clone(), LakeEntry { id: LakeId(*id), config: config.clone() });
             }
             Event::LakeRemoved { id } => self.lakes.retain(|_, lake| lake.id.0 != *id),
+            Event::Queue(event) => {
+                if let QueueEvent::Created(entry) = event {
+                    self.last_id = self.last_id.max(entry.id);
+                }
+                self.queues.apply(event);
+            }
             Event::ProducerNamed { name, id, forgotten } => {
                 if let Some(forgotten) = forgotten {
                     self.producers.remove(forgotten);
@@ -274,7 +290,7 @@ impl Catalog {
         }
     }
 
-    /// The number that the next stream or lake gets.
+    /// The number that the next stream, lake or queue gets.
     pub fn next_id(&self) -> StreamId {
         StreamId(self.last_id + 1)
     }
@@ -330,7 +346,11 @@ fn none_if_compacted(setting: &'static str, limit: Option<u64>) -> Result<(), Br
     Err(BrokerError::IllegalSetting { setting, value: value.to_string(), legal })
 }
 
-fn range(setting: &'static str, value: u64, legal: std::ops::RangeInclusive<u64>) -> Result<(), BrokerError> {
+pub(super) fn range(
+    setting: &'static str,
+    value: u64,
+    legal: std::ops::RangeInclusive<u64>,
+) -> Result<(), BrokerError> {
     if legal.contains(&value) {
         return Ok(());
     }

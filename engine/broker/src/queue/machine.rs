@@ -32,7 +32,9 @@ use super::groups::Groups;
 use super::ledger::{Known, Ledger};
 use super::pending::Pending;
 use super::recent::Recent;
-use super::settings::{NACK_DELAY_MS_MAX, Now, Ordering, RELEASES_MAX, Settings, VISIBILITY_MS_MAX};
+use millstream_protocol::limits::VISIBILITY_MS_MAX;
+
+use super::settings::{NACK_DELAY_MS_MAX, Now, Ordering, RELEASES_MAX, Settings};
 use super::timers::{TICK_MS, Timers, tick_after, tick_at};
 
 /// The longest text of a failure that is kept, in bytes.

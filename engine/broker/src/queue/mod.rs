@@ -31,6 +31,4 @@ mod timers;
 pub use event::{Adopted, Dying, Event, How, Mark, Pass, Reason};
 pub use ledger::{Ledger, Tally};
 pub use machine::{Counts, Delivery, PartitionQueue, Receipt, ReceiverId, Refusal, Verdict};
-pub use settings::{
-    Backoff, GROUP_BATCH_MAX, NACK_DELAY_MS_MAX, Now, Ordering, RELEASES_MAX, Settings, VISIBILITY_MS_MAX,
-};
+pub use settings::{Backoff, GROUP_BATCH_MAX, NACK_DELAY_MS_MAX, Now, Ordering, RELEASES_MAX, Settings};

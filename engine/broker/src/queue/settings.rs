@@ -9,8 +9,6 @@ pub struct Now {
     pub wall_ms: u64,
 }
 
-/// How long the visibility of one delivery may be in all, in milliseconds: 12 hours.
-pub const VISIBILITY_MS_MAX: u64 = 12 * 60 * 60 * 1_000;
 /// The longest delay of a nack, in milliseconds: 12 hours.
 pub const NACK_DELAY_MS_MAX: u64 = 12 * 60 * 60 * 1_000;
 /// How often a message may be released uncounted; beyond it a release counts as an attempt.
