@@ -453,7 +453,7 @@ impl Run {
     fn with_receipt(&mut self, pick: usize, verb: impl FnOnce(&mut Self, Receipt)) {
         if !self.receipts.is_empty() {
             // Mostly new ones.
-            let newest = self.receipts.len().min(if pick % 5 == 0 { usize::MAX } else { 6 });
+            let newest = self.receipts.len().min(if pick.is_multiple_of(5) { usize::MAX } else { 6 });
             let receipt = self.receipts[self.receipts.len() - 1 - (pick / 5) % newest];
             verb(self, receipt);
         }
