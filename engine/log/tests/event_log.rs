@@ -88,7 +88,7 @@ fn events_are_there_again_after_a_kill_with_and_without_a_snapshot() {
             let padding = if pass % 10 == 0 { 400_000 } else { 10 };
             let decided: Vec<(u64, usize)> = (0..5).map(|n| (life * 1_000 + pass * 5 + n, padding)).collect();
             decided.iter().for_each(|event| machine.apply(event));
-            batches += events.append(&decided, pass, &sink).unwrap();
+            batches += events.append(&decided, pass, &sink).unwrap().len();
             if let Some(state) = events.snapshot_if_due(&machine) {
                 heard.wait(batches);
                 events.snapshots().store(events.durable_end(), &state);
@@ -112,7 +112,7 @@ fn behind_a_batch_that_was_not_stored_nothing_is_until_the_owner_begins_again() 
     let (mut events, _): (EventLog<Numbers>, Numbers) = log.open_queue(&partition, QueueId(1)).unwrap();
     let heard = Arc::new(Heard::default());
     let sink: Arc<dyn AppendSink> = heard.clone();
-    assert_eq!(events.append(&[(1, 0)], 0, &sink).unwrap(), 1);
+    assert_eq!(events.append(&[(1, 0)], 0, &sink).unwrap(), [1]);
     assert!(heard.wait(1)[0].1.is_ok());
     // More than the journal takes in passing: it goes to its segment, whose write fails.
     bench.storage.arm(Fault::NoRoom, "/queues/");

@@ -23,12 +23,13 @@ mod operate;
 mod time;
 mod verbs;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 
 use super::event::{Dying, Event, How, Mark, Pass, Reason};
 use super::fresh::Fresh;
 use super::groups::Groups;
+use super::leases::{Lease, Leases, ReceiverId};
 use super::ledger::{Known, Ledger};
 use super::pending::Pending;
 use super::recent::Recent;
@@ -43,9 +44,6 @@ const ERROR_BYTES_MAX: usize = 256;
 const FENCE_COUNTER_BITS: u32 = 40;
 /// One in so many deliveries is a new message, whatever else is ready: a storm of retries does not starve them.
 const NEW_EVERY: u32 = 4;
-
-/// A receiver, as the shell numbers it.
-pub type ReceiverId = u32;
 
 /// Names one delivery of one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -136,15 +134,6 @@ enum End<'a> {
     Follows,
 }
 
-/// 24 bytes, times in ticks since the machine's clock began: there may be a million.
-#[derive(Debug, Clone, Copy)]
-struct Lease {
-    fence: u64,
-    deadline: u32,
-    began: u32,
-    receiver: ReceiverId,
-}
-
 /// The machine.
 #[derive(Debug)]
 pub struct PartitionQueue {
@@ -164,7 +153,7 @@ pub struct PartitionQueue {
     /// Delivered before or held back before, unordered only: by when they became due.
     ready: BTreeSet<(u64, u64)>,
     groups: Groups,
-    leases: HashMap<u64, Lease>,
+    leases: Leases,
     deadlines: Timers,
     waits: Timers,
     /// Available as soon as the delivery with that fence is durable.
@@ -194,7 +183,7 @@ impl PartitionQueue {
             fresh: Fresh::default(),
             ready: BTreeSet::new(),
             groups: Groups::default(),
-            leases: HashMap::new(),
+            leases: Leases::default(),
             deadlines: Timers::default(),
             waits: Timers::default(),
             unsynced: VecDeque::new(),

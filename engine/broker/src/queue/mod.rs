@@ -9,6 +9,7 @@
 //! | --- | --- |
 //! | `machine` | the deliveries of one partition: what is next, leases, verbs, ends |
 //! | `ledger`, `event`, `encoding` | what is durable of it, and how it is stored |
+//! | `leases` | who has which message, until when |
 //! | `pending` | what of a pass is stored, in which order |
 //! | `settled` | the ack floor, and the compressed set above it |
 //! | `fresh` | what was never delivered, by when it may be |
@@ -20,6 +21,7 @@ mod encoding;
 mod event;
 mod fresh;
 mod groups;
+mod leases;
 mod ledger;
 mod machine;
 mod pending;
@@ -29,6 +31,7 @@ mod settled;
 mod timers;
 
 pub use event::{Adopted, Dying, Event, How, Mark, Pass, Reason};
+pub use leases::ReceiverId;
 pub use ledger::{Ledger, Tally};
-pub use machine::{Counts, Delivery, PartitionQueue, Receipt, ReceiverId, Refusal, Verdict};
+pub use machine::{Counts, Delivery, PartitionQueue, Receipt, Refusal, Verdict};
 pub use settings::{Backoff, GROUP_BATCH_MAX, NACK_DELAY_MS_MAX, Now, Ordering, RELEASES_MAX, Settings};

@@ -47,24 +47,33 @@ impl<M: Machine> EventLog<M> {
         self.partition.epoch()
     }
 
-    /// Hands events over, in as many batches as it takes; answers how many. `sink` hears of each of them under `token`. All
+    /// Hands events over, in as many batches as it takes; answers how many events are in each. `sink` hears of each batch under `token`. All
     /// of a batch is stored, or nothing; a sink that says [`admits`](AppendSink::admits) `false` behind a failure keeps what
     /// is stored a prefix of what was decided.
     ///
     /// # Errors
     /// At once, of the first batch or a later one, and `sink` is not called for that one and those behind it:
     /// [`LogError::ReadOnly`], [`LogError::Throttled`], [`LogError::Closed`]; an event above 8 MiB.
-    pub fn append(&mut self, events: &[M::Event], token: u64, sink: &Arc<dyn AppendSink>) -> Result<usize, LogError> {
+    pub fn append(
+        &mut self,
+        events: &[M::Event],
+        token: u64,
+        sink: &Arc<dyn AppendSink>,
+    ) -> Result<Vec<u64>, LogError> {
         let mut batches = Vec::new();
-        let (mut builder, mut bytes) = (BatchBuilder::new(Codec::None), 0);
+        let (mut builder, mut bytes, mut counts) = (BatchBuilder::new(Codec::None), 0, vec![0]);
         for event in events {
             let event = M::encode_event(event);
             if bytes > 0 && bytes + event.len() > BATCH_BYTES {
                 batches.push(std::mem::replace(&mut builder, BatchBuilder::new(Codec::None)).finish()?);
                 bytes = 0;
+                counts.push(0);
             }
             bytes += event.len();
             builder.push(&Record::new(event))?;
+            if let Some(count) = counts.last_mut() {
+                *count += 1;
+            }
         }
         if bytes > 0 {
             batches.push(builder.finish()?);
@@ -74,7 +83,13 @@ impl<M: Machine> EventLog<M> {
             self.bytes_since_snapshot += batch.len() as u64;
         }
         self.partition.before_wait();
-        Ok(batches.len())
+        counts.truncate(batches.len());
+        Ok(counts)
+    }
+
+    /// Gives up the reserve that is kept for state on a full disk; whether there was any to give. Then an append may find room.
+    pub fn make_room(&self) -> bool {
+        self.partition.shared().space.release()
     }
 
     /// The state's bytes, if a snapshot is due: to be [stored](Self::store) once all that it rests on is durable.

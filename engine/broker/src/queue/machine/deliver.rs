@@ -42,7 +42,7 @@ impl PartitionQueue {
         if !(has_fresh && self.turn == 0) {
             while let Some((_, offset)) = self.ready.pop_first() {
                 let is_open = !self.ledger.is_settled(offset) && !self.ledger.is_dying(offset);
-                if is_open && !self.leases.contains_key(&offset) {
+                if is_open && !self.leases.contains(offset) {
                     return vec![offset];
                 }
             }

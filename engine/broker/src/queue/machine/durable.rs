@@ -44,11 +44,21 @@ impl PartitionQueue {
         self.unsynced = waiting;
         let durable: VecDeque<(u64, u64)> = durable;
         for (_, offset) in durable {
-            if !self.ledger.is_settled(offset) && !self.leases.contains_key(&offset) {
+            if !self.ledger.is_settled(offset) && !self.leases.contains(offset) {
                 let mark = self.ledger.known(offset).mark();
                 self.make_available(offset, mark, mark.due_ms, now);
             }
         }
+    }
+
+    /// How many messages a receiver has.
+    pub fn out(&self, receiver: ReceiverId) -> u32 {
+        self.leases.out(receiver)
+    }
+
+    /// How many messages are out.
+    pub fn in_flight(&self) -> usize {
+        self.leases.len()
     }
 
     /// How many messages are in which state. Costs time in proportion to those that were delivered more than once.
@@ -58,7 +68,7 @@ impl PartitionQueue {
         let in_flight = self.leases.len() as u64;
         let dying = self.ledger.dying_at.len() as u64;
         let waits = |(offset, mark): &(&u64, &Mark)| {
-            mark.due_ms > now.wall_ms && !self.leases.contains_key(offset) && !self.ledger.is_dying(**offset)
+            mark.due_ms > now.wall_ms && !self.leases.contains(**offset) && !self.ledger.is_dying(**offset)
         };
         let later = self.fresh.later(now.wall_ms);
         let delayed = self.ledger.marks.iter().filter(waits).count() as u64 + later;

@@ -5,12 +5,12 @@ use super::*;
 impl PartitionQueue {
     /// A delivery ends without an ack, and with it those after it in its run.
     pub(super) fn end(&mut self, offset: u64, end: End<'_>, now: Now) {
-        self.leases.remove(&offset);
+        self.leases.remove(offset);
         let group = self.groups.group_of(offset);
         let followers = group.map(|group| self.groups.take_back(group, offset)).unwrap_or_default();
         self.end_one(offset, end, now);
         for follower in followers {
-            self.leases.remove(&follower);
+            self.leases.remove(follower);
             self.end_one(follower, End::Follows, now);
         }
         if let Some(group) = group {

@@ -116,7 +116,7 @@ impl PartitionQueue {
         if start <= floor {
             return;
         }
-        self.leases.retain(|offset, _| *offset >= start || self.ledger.adopted.contains_key(offset));
+        self.leases.remove_if(|offset| offset < start && !self.ledger.adopted.contains_key(&offset));
         self.fresh.remove_below(start);
         let mut runs = Vec::new();
         let mut next = floor;

@@ -8,25 +8,25 @@ impl PartitionQueue {
         let tick = tick_at(now.mono_ms);
         let mut over: Vec<u64> = Vec::new();
         for offset in self.deadlines.fire(tick) {
-            if self.leases.get(&offset).is_some_and(|lease| u64::from(lease.deadline) <= tick) {
+            if self.leases.get(offset).is_some_and(|lease| u64::from(lease.deadline) <= tick) {
                 over.push(offset);
             }
         }
         let lost: BTreeSet<ReceiverId> =
             self.gone.extract_if(.., |_, ends| *ends <= tick).map(|(receiver, _)| receiver).collect();
         if !lost.is_empty() {
-            over.extend(self.leases.iter().filter(|(_, lease)| lost.contains(&lease.receiver)).map(|(at, _)| *at));
+            over.extend(self.leases.iter().filter(|(_, lease)| lost.contains(&lease.receiver)).map(|(at, _)| at));
         }
         // In order, so that the first of a run takes those after it along.
         over.sort_unstable();
         over.dedup();
         for offset in over {
-            if self.leases.contains_key(&offset) {
+            if self.leases.contains(offset) {
                 self.end(offset, End::Over, now);
             }
         }
         for offset in self.waits.fire(tick_at(now.wall_ms)) {
-            if self.ledger.is_settled(offset) || self.leases.contains_key(&offset) {
+            if self.ledger.is_settled(offset) || self.leases.contains(offset) {
                 continue;
             }
             let mark = self.ledger.known(offset).mark();
@@ -41,7 +41,7 @@ impl PartitionQueue {
     pub(super) fn sweep_timers(&mut self) {
         if self.deadlines.len() > 2 * self.leases.len() + 65_536 {
             self.deadlines = Timers::default();
-            self.leases.iter().for_each(|(offset, lease)| self.deadlines.push(u64::from(lease.deadline), *offset));
+            self.leases.iter().for_each(|(offset, lease)| self.deadlines.push(u64::from(lease.deadline), offset));
         }
     }
 
@@ -78,7 +78,7 @@ impl PartitionQueue {
             self.condemn(offset, Reason::Expired, "");
             return;
         }
-        self.leases.remove(&offset);
+        self.leases.remove(offset);
         self.settle(How::Expired, offset..offset + 1);
         self.leave_group(offset, now);
     }

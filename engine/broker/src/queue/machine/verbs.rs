@@ -18,7 +18,7 @@ impl PartitionQueue {
             };
         }
         self.check_redriven(receipt)?;
-        match self.leases.get(&offset) {
+        match self.leases.get(offset) {
             Some(lease) if lease.fence != fence => return Err(Refusal::ReceiptExpired),
             Some(_) => {}
             None => {
@@ -36,7 +36,7 @@ impl PartitionQueue {
                 return Err(Refusal::OutOfGroupOrder);
             }
         }
-        self.leases.remove(&offset);
+        self.leases.remove(offset);
         self.recent.insert(offset, fence);
         self.settle(How::Acked, offset..offset + 1);
         self.leave_group(offset, now);
@@ -92,7 +92,7 @@ impl PartitionQueue {
         let offset = receipt.offset;
         self.check_live(receipt)?;
         let deadline = tick_after(now.mono_ms.saturating_add(visibility_ms));
-        let began = self.leases.get(&offset).map_or(0, |lease| u64::from(lease.began));
+        let began = self.leases.get(offset).map_or(0, |lease| u64::from(lease.began));
         if visibility_ms > VISIBILITY_MS_MAX || deadline > began + tick_after(VISIBILITY_MS_MAX) + 1 {
             return Err(Refusal::VisibilityOutOfRange);
         }
@@ -101,8 +101,7 @@ impl PartitionQueue {
             None => vec![offset],
         };
         for offset in run {
-            if let Some(lease) = self.leases.get_mut(&offset) {
-                lease.deadline = deadline as u32;
+            if self.leases.set_deadline(offset, deadline as u32) {
                 self.deadlines.push(deadline, offset);
             }
         }
@@ -121,7 +120,7 @@ impl PartitionQueue {
     pub(super) fn check_live(&self, receipt: Receipt) -> Result<(), Refusal> {
         self.check_epoch(receipt)?;
         self.check_redriven(receipt)?;
-        match self.leases.get(&receipt.offset) {
+        match self.leases.get(receipt.offset) {
             Some(lease) if lease.fence == receipt.fence => Ok(()),
             None if self.ledger.is_settled(receipt.offset) && self.recent.get(receipt.offset).is_none() => {
                 Err(Refusal::AlreadySettled)
