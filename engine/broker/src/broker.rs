@@ -13,12 +13,13 @@ use millstream_log::{Identity, InternalLog, Kind, Log, LogConfig, LogError, Part
 use millstream_protocol::frame::control::{CreateMode, LakeConfig, NextSequence, StreamConfig};
 use millstream_protocol::limits::PARTITIONS_MAX;
 use millstream_protocol::{Incarnation, LakeId, PartitionId, ProducerId, StreamId};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::catalog::{Catalog, Input, LakeEntry, StreamEntry};
 use crate::error::BrokerError;
 use crate::group::{GroupShell, Groups};
 use crate::producer::Producers;
+use crate::queue::QueueShell;
 use crate::recovery::Recovery;
 use crate::stream::{Stream, partition_config};
 
@@ -69,6 +70,7 @@ pub struct Broker {
     log: Log,
     catalog: StateLog<Catalog>,
     groups: GroupShell,
+    queues: QueueShell,
     recovery: Recovery,
     producers: Producers,
     streams: RwLock<Streams>,
@@ -134,9 +136,12 @@ impl Broker {
         let (streams, groups) = (RwLock::new(streams), GroupShell::new(groups));
         let producers = Producers::open(&log, &catalog);
         let changing = Mutex::new(());
-        let broker = Arc::new(Self { config, log, catalog, groups, recovery, producers, streams, changing });
+        let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get());
+        let queues = QueueShell::start(threads, log.wall_clock());
+        let broker = Arc::new(Self { config, log, catalog, groups, queues, recovery, producers, streams, changing });
         broker.tell_groups_of_all_streams();
         broker.recover_offsets();
+        broker.open_queues()?;
         Ok(broker)
     }
 
@@ -146,6 +151,19 @@ impl Broker {
 
     pub(crate) fn log(&self) -> &Log {
         &self.log
+    }
+
+    pub(crate) fn catalog(&self) -> &StateLog<Catalog> {
+        &self.catalog
+    }
+
+    pub(crate) fn queues(&self) -> &QueueShell {
+        &self.queues
+    }
+
+    /// One change at a time.
+    pub(crate) fn change(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock()
     }
 
     pub(crate) fn groups(&self) -> &GroupShell {
@@ -360,6 +378,7 @@ impl Broker {
     /// None today.
     pub fn close(&self) -> Result<(), BrokerError> {
         let _one = self.changing.lock();
+        self.queues.close();
         for stream in self.streams() {
             stream.online().for_each(|partition| partition.close());
         }

@@ -16,6 +16,8 @@ use parking_lot::RwLock;
 const FENCES_MAX: usize = 100_000;
 /// Set in the ids of named producers.
 const NAMED: u64 = 1 << 63;
+/// Set as well in those of the server's own.
+const OWN: u64 = 1 << 62;
 /// Below this epoch every epoch lies, itself included.
 const FOR_EVER: u32 = u32::MAX;
 
@@ -91,8 +93,9 @@ impl Inner {
     }
 }
 
+/// Ids of the server's own producers have the bit below set, too: they are current as long as what they belong to is.
 fn is_named(id: ProducerId) -> bool {
-    id.0 & NAMED != 0
+    id.0 & (NAMED | OWN) == NAMED
 }
 
 #[cfg(test)]

@@ -230,6 +230,12 @@ impl Log {
         self.dir.root()
     }
 
+    /// What tells the time that appends are stamped with, Unix ms.
+    pub fn wall_clock(&self) -> impl Fn() -> i64 + Clone + Send + use<> {
+        let clock = self.shared.clock.clone();
+        move || clock.append_time().0
+    }
+
     /// The time appends are stamped with.
     pub fn now(&self) -> millstream_protocol::Timestamp {
         self.shared.clock.append_time()

@@ -39,6 +39,8 @@ const BATCH_BYTES: usize = 28;
 
 /// Set in the ids of named producers.
 const NAMED: u64 = 1 << 63;
+/// Set as well in those of the server's own.
+const OWN: u64 = 1 << 62;
 
 /// What a batch says of its producer, and where it is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -337,11 +339,13 @@ impl Producers {
 
     fn forget_longest_idle(&mut self) {
         if self.leaving.is_empty() {
-            let mut all: Vec<_> = self.known.iter().map(|(id, producer)| (producer.last().base_offset, *id)).collect();
+            // The server's own are let go last: what they have sent must stand once for as long as what they belong to is there.
+            let candidate = |(id, producer): (&ProducerId, &Producer)| (is_own(*id), producer.last().base_offset, *id);
+            let mut all: Vec<_> = self.known.iter().map(candidate).collect();
             all.select_nth_unstable(LEAVING);
             all.truncate(LEAVING);
             all.sort_unstable_by(|a, b| b.cmp(a));
-            self.leaving = all;
+            self.leaving = all.into_iter().map(|(_, seen, id)| (seen, id)).collect();
         }
         let Some((seen, id)) = self.leaving.pop() else { return };
         if self.known.get(&id).is_some_and(|producer| producer.last().base_offset == seen)
@@ -375,6 +379,11 @@ fn decode_batch(bytes: &[u8]) -> Option<Remembered> {
         count: u32_at(bytes, 24)?,
     };
     (1..=BATCH_RECORDS_MAX).contains(&batch.count).then_some(batch)
+}
+
+/// Whether the id is one of the server's own producers.
+fn is_own(id: ProducerId) -> bool {
+    id.0 & (NAMED | OWN) == NAMED | OWN
 }
 
 /// Which of the two greatest forgotten ids is meant.

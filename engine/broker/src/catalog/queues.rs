@@ -292,6 +292,13 @@ impl Catalog {
                 legal: "the one it was made with: make another queue, which may begin where this one stands".to_owned(),
             });
         }
+        if queue.config.dead_letter.is_some() && queue.config.dead_letter != config.dead_letter {
+            return Err(BrokerError::IllegalSetting {
+                setting: "a queue's dead-letter stream",
+                value: config.dead_letter.unwrap_or_else(|| "none".to_owned()),
+                legal: "the one it has: what is on its way there must arrive once".to_owned(),
+            });
+        }
         let is_same = config.filter == queue.config.filter && config.delay_ms == queue.config.delay_ms;
         let rule = QueueRule { from, filter: config.filter.clone(), delay_ms: config.delay_ms };
         Ok(QueueEvent::Updated { id: queue.id, config, rule: (!is_same).then_some(rule) })

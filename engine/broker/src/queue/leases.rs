@@ -1,4 +1,4 @@
-//! Who has which message, until when; and how many each receiver has.
+//! Who has which message, until when.
 
 use std::collections::HashMap;
 
@@ -17,8 +17,8 @@ pub(super) struct Lease {
 #[derive(Debug, Default)]
 pub(super) struct Leases {
     by_offset: HashMap<u64, Lease>,
-    /// How many each receiver has; those that have none are not here.
-    out: HashMap<ReceiverId, u32>,
+    /// Whose leases have ended since it was last asked.
+    ended: Vec<ReceiverId>,
 }
 
 impl Leases {
@@ -38,15 +38,9 @@ impl Leases {
         self.by_offset.iter().map(|(offset, lease)| (*offset, lease))
     }
 
-    /// How many messages a receiver has.
-    pub fn out(&self, receiver: ReceiverId) -> u32 {
-        self.out.get(&receiver).copied().unwrap_or(0)
-    }
-
     pub fn insert(&mut self, offset: u64, lease: Lease) {
-        *self.out.entry(lease.receiver).or_default() += 1;
         if let Some(before) = self.by_offset.insert(offset, lease) {
-            self.give_back(before.receiver);
+            self.ended.push(before.receiver);
         }
     }
 
@@ -57,7 +51,7 @@ impl Leases {
 
     pub fn remove(&mut self, offset: u64) {
         if let Some(lease) = self.by_offset.remove(&offset) {
-            self.give_back(lease.receiver);
+            self.ended.push(lease.receiver);
         }
     }
 
@@ -66,12 +60,18 @@ impl Leases {
         offsets.into_iter().for_each(|offset| self.remove(offset));
     }
 
-    fn give_back(&mut self, receiver: ReceiverId) {
-        if let Some(out) = self.out.get_mut(&receiver) {
-            *out -= 1;
-            if *out == 0 {
-                self.out.remove(&receiver);
-            }
-        }
+    /// Whose leases have ended since the last call, once for each.
+    pub fn take_ended(&mut self) -> Vec<ReceiverId> {
+        std::mem::take(&mut self.ended)
+    }
+
+    /// Leases that ended before.
+    pub fn note_ended(&mut self, ended: Vec<ReceiverId>) {
+        self.ended.extend(ended);
+    }
+
+    /// Ends all.
+    pub fn clear(&mut self) {
+        self.ended.extend(self.by_offset.drain().map(|(_, lease)| lease.receiver));
     }
 }

@@ -171,12 +171,24 @@ impl PartitionQueue {
     /// Goes on where a ledger stands. `epoch` is the partition's, above that of every fence in it.
     pub fn recover(ledger: Ledger, settings: Settings, epoch: u32, now: Now) -> Self {
         let first_fence = (u64::from(epoch) << FENCE_COUNTER_BITS) + 1;
+        Self::from(ledger, settings, first_fence, 0, now)
+    }
+
+    /// Goes on where the log stands, after events that were not stored: all leases end, fences and flushes count on.
+    pub fn restart(&mut self, ledger: Ledger, now: Now) {
+        self.leases.clear();
+        let ended = self.leases.take_ended();
+        *self = Self::from(ledger, self.settings, self.next_fence, self.flushes, now);
+        self.leases.note_ended(ended);
+    }
+
+    fn from(ledger: Ledger, settings: Settings, first_fence: u64, flushes: u64, now: Now) -> Self {
         let next_fence = first_fence.max(ledger.fence + 1);
         let mut machine = Self {
             settings,
             pending: Pending::default(),
             flushed: VecDeque::new(),
-            flushes: 0,
+            flushes,
             next_fence,
             durable_fence: next_fence - 1,
             scanned: ledger.judged,

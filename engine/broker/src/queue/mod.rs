@@ -15,23 +15,38 @@
 //! | `fresh` | what was never delivered, by when it may be |
 //! | `groups` | FIFO groups: what waits in each, which are locked, whose turn it is |
 //! | `timers` | deadlines and delays of millions of messages |
+//! | `receivers` | who receives, how much each may have, whose turn it is |
+//! | `worker`, `running`, `part` | the shell: threads, one queue, one queue on one partition |
+//! | `feed`, `dead_letters` | the records that a queue reads; the letters that it writes |
+//! | `shell`, `types` | the in-process API |
 //! | `recent` | which delivery settled what, for answers to acks that come twice |
 
+mod dead_letters;
 mod encoding;
 mod event;
+mod feed;
 mod fresh;
 mod groups;
 mod leases;
 mod ledger;
 mod machine;
+mod part;
 mod pending;
+mod receivers;
 mod recent;
+mod running;
 mod settings;
 mod settled;
+mod shell;
 mod timers;
+mod types;
+mod worker;
 
 pub use event::{Adopted, Dying, Event, How, Mark, Pass, Reason};
 pub use leases::ReceiverId;
 pub use ledger::{Ledger, Tally};
 pub use machine::{Counts, Delivery, PartitionQueue, Receipt, Refusal, Verdict};
 pub use settings::{Backoff, GROUP_BATCH_MAX, NACK_DELAY_MS_MAX, Now, Ordering, RELEASES_MAX, Settings};
+pub(crate) use shell::QueueShell;
+pub use shell::{QueueHandle, QueueReceiver};
+pub use types::{Act, Delivered, Outlet, PartState, QueueState, Verb, VerbResult};

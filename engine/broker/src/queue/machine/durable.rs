@@ -19,6 +19,11 @@ impl PartitionQueue {
         self.flushes + u64::from(self.has_pending())
     }
 
+    /// The number of the last flush.
+    pub fn last_flush(&self) -> u64 {
+        self.flushes
+    }
+
     /// Whether anything was decided since the last flush.
     pub fn has_pending(&self) -> bool {
         !self.pending.is_empty()
@@ -51,9 +56,9 @@ impl PartitionQueue {
         }
     }
 
-    /// How many messages a receiver has.
-    pub fn out(&self, receiver: ReceiverId) -> u32 {
-        self.leases.out(receiver)
+    /// Whose leases have ended since the last call, one entry for each.
+    pub fn take_ended(&mut self) -> Vec<ReceiverId> {
+        self.leases.take_ended()
     }
 
     /// How many messages are out.

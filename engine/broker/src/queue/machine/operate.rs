@@ -59,7 +59,8 @@ impl PartitionQueue {
     pub(super) fn begin_again(&mut self, now: Now) {
         self.scanned = self.ledger.judged;
         (self.fresh, self.ready, self.groups) = Default::default();
-        (self.leases, self.deadlines, self.waits) = Default::default();
+        self.leases.clear();
+        (self.deadlines, self.waits) = Default::default();
         self.unsynced.clear();
         // Ways to the dead letters are gone to their end: `resume` lists them all, and those that are not durable yet wait.
         let waiting: BTreeSet<(u32, u64)> = self.condemned.iter().map(|(_, way)| *way).collect();

@@ -67,6 +67,15 @@ impl PartitionQueue {
         self.gone.remove(&receiver);
     }
 
+    /// A message's record is not there any more: it was leased, and never was delivered.
+    pub fn removed(&mut self, receipt: Receipt, now: Now) {
+        if self.check_live(receipt).is_ok() {
+            self.leases.remove(receipt.offset);
+            self.settle(How::Removed, receipt.offset..receipt.offset + 1);
+            self.leave_group(receipt.offset, now);
+        }
+    }
+
     /// A message's time passed before it could be sent out: it was leased, and never was delivered.
     pub fn expired(&mut self, receipt: Receipt, now: Now) {
         if self.check_live(receipt).is_err() {

@@ -1,0 +1,149 @@
+//! A partition's records as a queue needs them: in order for its judgement, and again for each delivery.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use millstream_log::{LogError, Partition};
+use millstream_protocol::Offset;
+use millstream_protocol::batch::header::FLAG_CONTROL_HEADERS;
+use millstream_protocol::batch::{BatchError, BatchView, RecordRef};
+
+use super::event::Reason;
+use super::machine::{PartitionQueue, Verdict};
+use super::settings::{Now, Ordering};
+use crate::catalog::QueueEntry;
+
+/// Bytes read at once.
+const READ_BYTES: usize = 256 << 10;
+/// Chunks that are kept: one where the queue reads on, and some for what comes again.
+const CHUNKS: usize = 3;
+
+const DELAY: &str = "ms-delay";
+const NOT_BEFORE: &str = "ms-not-before";
+const EXPIRES_AT: &str = "ms-expires-at";
+
+#[derive(Debug, Default)]
+pub(super) struct Feed {
+    /// Batches that follow one another in each.
+    chunks: VecDeque<Vec<BatchView>>,
+}
+
+impl Feed {
+    /// The batch that holds `offset`, or the next one if that is in none any more; `None` at the high watermark.
+    pub fn batch(&mut self, partition: &Partition, offset: u64) -> Result<Option<BatchView>, LogError> {
+        let holds = |batch: &&BatchView| batch.header().end_offset().0 > offset;
+        let covers = |chunk: &&Vec<BatchView>| {
+            chunk.first().is_some_and(|first| first.header().base_offset.0 <= offset)
+                && chunk.last().is_some_and(|last| last.header().end_offset().0 > offset)
+        };
+        if let Some(chunk) = self.chunks.iter().find(covers) {
+            return Ok(chunk.iter().find(holds).cloned());
+        }
+        if offset >= partition.high_watermark().0 {
+            return Ok(None);
+        }
+        let mut chunk = partition.read(Offset(offset), READ_BYTES)?;
+        let mut batches = Vec::new();
+        while !chunk.bytes.is_empty() {
+            batches.push(BatchView::split_stored(&mut chunk.bytes, partition.incarnation())?);
+        }
+        let found = batches.iter().find(holds).cloned();
+        self.chunks.push_back(batches);
+        if self.chunks.len() > CHUNKS {
+            self.chunks.pop_front();
+        }
+        Ok(found)
+    }
+
+    /// Forgets what it has read.
+    pub fn clear(&mut self) {
+        self.chunks.clear();
+    }
+}
+
+/// What a batch's records are to the queue.
+pub(super) fn judge(
+    machine: &mut PartitionQueue,
+    queue: &QueueEntry,
+    partition: &Arc<Partition>,
+    batch: &BatchView,
+    now: Now,
+) -> Result<(), BatchError> {
+    let header = batch.header();
+    let (base, end) = (header.base_offset.0, header.end_offset().0);
+    let number = partition.id().0;
+    let rule = queue.rule(number, base);
+    let is_one_rule = rule == queue.rule(number, end - 1);
+    let append_ms = u64::try_from(header.append_time.0).unwrap_or(0);
+    let is_fifo = machine.settings().ordering != Ordering::Unordered;
+    let is_plain = header.flags & FLAG_CONTROL_HEADERS == 0 && !header.sparse;
+    if is_plain && is_one_rule && !is_fifo {
+        let delay_ms = rule.map_or(0, |rule| rule.delay_ms);
+        machine.judge_all(base..end, due(append_ms, delay_ms));
+        return Ok(());
+    }
+    let mut verdicts = Vec::with_capacity(header.record_count as usize);
+    let mut records = batch.records()?;
+    while let Some(record) = records.next_ref() {
+        let record = record?;
+        let offset = base + u64::from(record.offset_delta);
+        let delay_ms = queue.rule(number, offset).map_or(0, |rule| rule.delay_ms);
+        let own = if is_plain { None } else { own_due(&record, append_ms) };
+        let verdict = match record.key {
+            None if is_fifo => Verdict::Dead(Reason::NoGroup),
+            key => Verdict::Matches {
+                due_ms: own.unwrap_or_else(|| due(append_ms, delay_ms)),
+                is_own_delay: own.is_some(),
+                group: if is_fifo { hash(key.unwrap_or_default()) } else { 0 },
+            },
+        };
+        verdicts.push((offset, verdict));
+    }
+    machine.judge(end, verdicts, now);
+    Ok(())
+}
+
+/// Whether a message's time has passed.
+pub(super) fn is_expired(batch: &BatchView, offset: u64, ttl_ms: Option<u64>, now: Now) -> Result<bool, BatchError> {
+    let header = batch.header();
+    let append_ms = u64::try_from(header.append_time.0).unwrap_or(0);
+    if ttl_ms.is_some_and(|ttl| append_ms.saturating_add(ttl) <= now.wall_ms) {
+        return Ok(true);
+    }
+    if header.flags & FLAG_CONTROL_HEADERS == 0 {
+        return Ok(false);
+    }
+    let mut records = batch.records()?;
+    while let Some(record) = records.next_ref() {
+        let record = record?;
+        if header.base_offset.0 + u64::from(record.offset_delta) == offset {
+            return Ok(number(&record, EXPIRES_AT).is_some_and(|expires| expires <= now.wall_ms));
+        }
+    }
+    Ok(false)
+}
+
+fn due(append_ms: u64, delay_ms: u64) -> u64 {
+    if delay_ms == 0 { 0 } else { append_ms.saturating_add(delay_ms) }
+}
+
+/// When a record says that it is due.
+fn own_due(record: &RecordRef<'_>, append_ms: u64) -> Option<u64> {
+    let delay = number(record, DELAY).map(|delay| append_ms.saturating_add(delay));
+    delay.into_iter().chain(number(record, NOT_BEFORE)).max()
+}
+
+fn number(record: &RecordRef<'_>, name: &str) -> Option<u64> {
+    let value = record.headers().find(|(header, _)| *header == name)?.1?;
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+/// A message group's number. Two keys that meet share a lock, which keeps their order: no more is needed of it than that
+/// keys as they come do not meet. FNV-1a, and SplitMix64's finalizer.
+fn hash(key: &[u8]) -> u64 {
+    let fold = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    let mut hash = key.iter().fold(0xcbf2_9ce4_8422_2325, fold);
+    hash = (hash ^ (hash >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    hash ^ (hash >> 31)
+}

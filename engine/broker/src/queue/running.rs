@@ -1,0 +1,432 @@
+//! One queue, running: its partitions, its receivers, what waits for the disk.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+use millstream_log::{Log, LogError, Partition};
+use millstream_protocol::frame::queue::{OnDead, QueueConfig, QueueOrdering};
+use millstream_protocol::{PartitionId, QueueId};
+
+use super::dead_letters::{DeadLetters, Mover};
+use super::feed;
+use super::machine::Receipt;
+use super::part::{Part, Snapshot};
+use super::receivers::Receivers;
+use super::settings::{Backoff, Now, Ordering, Settings};
+use super::worker::{Command, Lot, VerbReply};
+use super::{Act, Delivered, Delivery, Outlet, PartState, QueueState, Refusal, Verb, VerbResult};
+use crate::catalog::QueueEntry;
+
+/// Batches that a queue looks at before others have their turn.
+const BATCHES_AT_ONCE: usize = 64;
+/// A FIFO queue reads no further ahead than so many unsettled messages a partition.
+const FIFO_BACKLOG_MAX: u64 = 4_000_000;
+/// Deliveries made before they are sent and others have their turn.
+const DELIVERIES_AT_ONCE: usize = 4_096;
+
+/// Verbs that are answered once what they rest on is durable.
+struct Answer {
+    results: Vec<VerbResult>,
+    /// The partitions and flushes it waits for, and which of the results rest on each.
+    rests_on: Vec<(usize, u64, Vec<usize>)>,
+    reply: VerbReply,
+}
+
+#[derive(Default)]
+pub(super) struct Answers(Vec<Answer>);
+
+pub(crate) struct Queue {
+    entry: Arc<QueueEntry>,
+    parts: Vec<Option<Part>>,
+    movers: Vec<Option<Mover>>,
+    dead_letters: Option<Arc<DeadLetters>>,
+    pub receivers: Receivers<Arc<dyn Outlet>>,
+    /// Partitions that may have something to look at or to deliver.
+    lively: BTreeSet<usize>,
+    next_part: usize,
+    answers: Answers,
+}
+
+/// A queue's settings as the machine needs them, for one partition.
+pub(super) fn machine_settings(entry: &QueueEntry, partition: u32, dead_letter_partitions: Option<u32>) -> Settings {
+    let QueueConfig { ordering, max_receives, backoff, disconnect_grace_ms, keeps_expired, .. } = &entry.config;
+    Settings {
+        ordering: match *ordering {
+            QueueOrdering::Unordered => Ordering::Unordered,
+            QueueOrdering::Fifo { group_batch, on_dead } => {
+                Ordering::Fifo { group_batch, parks: on_dead == OnDead::Park }
+            }
+        },
+        max_receives: *max_receives,
+        dead_letter: dead_letter_partitions.map(|count| partition % count.max(1)),
+        backoff: Backoff { min_ms: backoff.min_ms, max_ms: backoff.max_ms, factor_percent: backoff.factor_percent },
+        disconnect_grace_ms: *disconnect_grace_ms,
+        is_delayed: entry.rules.iter().any(|rule| rule.delay_ms > 0),
+        keeps_expired: *keeps_expired,
+    }
+}
+
+impl Queue {
+    /// Opens a queue on the partitions of its stream that are open.
+    pub fn open(
+        log: &Log,
+        entry: Arc<QueueEntry>,
+        partitions: &[Result<Arc<Partition>, LogError>],
+        dead_letters: Option<Arc<DeadLetters>>,
+        commands: &Sender<Command>,
+        now: Now,
+    ) -> Self {
+        let mut parts = Vec::with_capacity(partitions.len());
+        let mut movers = Vec::with_capacity(partitions.len());
+        for (index, partition) in partitions.iter().enumerate() {
+            let opened = partition.as_ref().map_err(Clone::clone).and_then(|partition| {
+                let count = dead_letters.as_ref().map(|dead| dead.partitions());
+                let settings = machine_settings(&entry, index as u32, count);
+                Part::open(log, &entry, settings, partition, commands, now)
+            });
+            if let Err(error) = &opened {
+                tracing::error!(queue = entry.name, partition = index, %error, "the queue stands still on this partition");
+            }
+            movers.push(opened.is_ok().then(|| Mover::new(entry.id(), index as u32, commands.clone())));
+            parts.push(opened.ok());
+        }
+        let receivers = Receivers::new(entry.config.in_flight_max, entry.config.receiver_in_flight_max);
+        let lively = (0..parts.len()).collect();
+        Self { entry, parts, movers, dead_letters, receivers, lively, next_part: 0, answers: Answers::default() }
+    }
+
+    pub fn id(&self) -> QueueId {
+        self.entry.id()
+    }
+
+    fn parts(&mut self) -> impl Iterator<Item = (usize, &mut Part)> {
+        self.parts.iter_mut().enumerate().filter_map(|(index, part)| Some((index, part.as_mut()?)))
+    }
+
+    fn part(&mut self, index: u32) -> Option<&mut Part> {
+        self.parts.get_mut(index as usize)?.as_mut()
+    }
+
+    /// Other settings, or another place to begin.
+    pub fn update(&mut self, entry: Arc<QueueEntry>, now: Now) {
+        let count = self.dead_letters.as_ref().map(|dead| dead.partitions());
+        for (index, part) in self.parts() {
+            part.machine.set_settings(machine_settings(&entry, index as u32, count));
+            part.catch_up(&entry, now);
+        }
+        self.receivers.set_limits(entry.config.in_flight_max, entry.config.receiver_in_flight_max);
+        self.entry = entry;
+        self.note_ends();
+        self.lively = (0..self.parts.len()).collect();
+    }
+
+    pub fn attach(&mut self, key: u128, outlet: Arc<dyn Outlet>, window: u32, visibility_ms: u64) -> u32 {
+        let (receiver, is_back) = self.receivers.attach(key, outlet, window, visibility_ms);
+        if is_back {
+            self.parts().for_each(|(_, part)| part.machine.receiver_back(receiver));
+        }
+        self.lively.extend(0..self.parts.len());
+        receiver
+    }
+
+    pub fn detach(&mut self, receiver: u32, now: Now) {
+        self.receivers.detach(receiver);
+        self.parts().for_each(|(_, part)| part.machine.receiver_lost(receiver, now));
+        self.lively.extend(0..self.parts.len());
+    }
+
+    pub fn changed(&mut self, partition: PartitionId) {
+        if let Some(part) = self.part(partition.0) {
+            part.looks();
+            self.lively.insert(partition.0 as usize);
+        }
+    }
+
+    /// What receivers say. Each verb for itself; answered together, once all of it is durable.
+    pub fn verbs(&mut self, verbs: Vec<Verb>, reply: VerbReply, now: Now) {
+        let id = self.entry.id();
+        let mut results = Vec::with_capacity(verbs.len());
+        let mut touched: Vec<(usize, Vec<usize>)> = Vec::new();
+        for verb in verbs {
+            let index = verb.partition as usize;
+            let result = match self.part(verb.partition) {
+                _ if verb.queue != id => VerbResult::Foreign,
+                None => VerbResult::Refused(Refusal::ReceiptExpired),
+                Some(part) => match part.trouble() {
+                    Some(error) => VerbResult::Failed(error.clone()),
+                    None => act(part, verb.receipt, &verb.act, now),
+                },
+            };
+            if matches!(result, VerbResult::Done) {
+                match touched.iter_mut().find(|(at, _)| *at == index) {
+                    Some((_, rest)) => rest.push(results.len()),
+                    None => touched.push((index, vec![results.len()])),
+                }
+                self.lively.insert(index);
+            }
+            results.push(result);
+        }
+        let rests_on = touched.into_iter().filter_map(|(index, rest)| {
+            let part = self.parts[index].as_ref()?;
+            Some((index, part.machine.next_flush(), rest))
+        });
+        let rests_on = rests_on.collect();
+        self.answers.0.push(Answer { results, rests_on, reply });
+        self.note_ends();
+    }
+
+    /// The log's answers to flushes. Gives snapshots that may be stored now.
+    pub fn stored(&mut self, partition: PartitionId, results: Lot, now: Now) -> Vec<Snapshot> {
+        let mut snapshots = Vec::new();
+        if let Some(part) = self.part(partition.0) {
+            snapshots.extend(results.into_iter().filter_map(|(number, result)| part.stored(number, result, now)));
+            self.lively.insert(partition.0 as usize);
+        }
+        self.note_ends();
+        self.answer(now);
+        snapshots
+    }
+
+    /// The dead-letter stream's answers.
+    pub fn moved(&mut self, partition: PartitionId, results: Lot, now: Now) {
+        let index = partition.0 as usize;
+        let (Some(Some(part)), Some(Some(mover))) = (self.parts.get_mut(index), self.movers.get_mut(index)) else {
+            return;
+        };
+        for (sequence, result) in results {
+            if let Some(dying) = mover.moved(sequence, result, now) {
+                part.machine.moved(&dying, now);
+            }
+        }
+        self.lively.insert(index);
+    }
+
+    /// Answers what rests on nothing any more that is on its way.
+    pub fn answer(&mut self, _: Now) {
+        let parts = &self.parts;
+        let mut ready = Vec::new();
+        for mut answer in std::mem::take(&mut self.answers.0) {
+            answer.rests_on.retain(|(index, flush, rest)| {
+                let Some(part) = &parts[*index] else { return false };
+                if part.durable >= *flush {
+                    return false;
+                }
+                // The flush failed if what was decided with it is neither durable nor on its way.
+                let Some(error) = part.lost(*flush) else { return true };
+                rest.iter().for_each(|at| answer.results[*at] = VerbResult::Failed(error.clone()));
+                false
+            });
+            match answer.rests_on.is_empty() {
+                true => ready.push(answer),
+                false => self.answers.0.push(answer),
+            }
+        }
+        ready.into_iter().for_each(|answer| (answer.reply)(answer.results));
+    }
+
+    /// Leases that ended make room.
+    fn note_ends(&mut self) {
+        let mut ended = Vec::new();
+        self.parts().for_each(|(_, part)| ended.extend(part.machine.take_ended()));
+        self.receivers.gave_back(&ended);
+    }
+
+    /// Does what there is to do; whether there is more.
+    pub fn pump(&mut self, now: Now) -> bool {
+        for (index, part) in self.parts.iter_mut().enumerate().filter_map(|(index, part)| Some((index, part.as_mut()?)))
+        {
+            if part.machine.wake_in_ms(now).is_some_and(|ms| ms == 0) {
+                part.machine.tick(now);
+                self.lively.insert(index);
+            }
+        }
+        self.note_ends();
+        let (outbox, mut has_more) = self.deliver(now);
+        has_more |= self.move_dead(now);
+        self.flush(now);
+        self.send(outbox, now);
+        // What could not be sent after all was decided behind the flush.
+        self.flush(now);
+        self.answer(now);
+        has_more
+    }
+
+    pub fn flush(&mut self, now: Now) {
+        self.parts().for_each(|(_, part)| part.flush(now));
+    }
+
+    /// Gives messages to receivers, one small run after the other.
+    fn deliver(&mut self, now: Now) -> (HashMap<(u32, usize), Vec<Delivery>>, bool) {
+        let mut outbox: HashMap<(u32, usize), Vec<Delivery>> = HashMap::new();
+        let (mut batches, mut delivered) = (0, 0);
+        while !self.lively.is_empty() && !self.entry.is_paused {
+            if batches >= BATCHES_AT_ONCE || delivered >= DELIVERIES_AT_ONCE {
+                return (outbox, true);
+            }
+            let Some(turn) = self.receivers.next_turn() else { break };
+            let at = self.lively.range(self.next_part..).next().or(self.lively.first()).copied();
+            let Some(index) = at else { break };
+            let Some(part) = self.parts[index].as_mut().filter(|part| part.works(now)) else {
+                self.lively.remove(&index);
+                continue;
+            };
+            while !part.machine.has_available(now)
+                && part.machine.backlog() < FIFO_BACKLOG_MAX
+                && batches < BATCHES_AT_ONCE
+            {
+                batches += 1;
+                if !part.judge_next(&self.entry, now) {
+                    break;
+                }
+            }
+            let room = turn.room as usize;
+            let taken = part.machine.receive(turn.receiver, room, turn.visibility_ms, now).unwrap_or_default();
+            if taken.is_empty() {
+                if batches < BATCHES_AT_ONCE {
+                    self.lively.remove(&index);
+                }
+                continue;
+            }
+            self.next_part = index + 1;
+            delivered += taken.len();
+            self.receivers.took(turn.receiver, taken.len() as u32);
+            outbox.entry((turn.receiver, index)).or_default().extend(taken);
+        }
+        (outbox, false)
+    }
+
+    /// Sends what was delivered, with the batches that hold it. What has expired meanwhile, or cannot be read, is not sent.
+    fn send(&mut self, outbox: HashMap<(u32, usize), Vec<Delivery>>, now: Now) {
+        let ttl_ms = self.entry.config.ttl_ms;
+        for ((receiver, index), mut deliveries) in outbox {
+            let Some(part) = self.parts[index].as_mut() else { continue };
+            deliveries.sort_unstable_by_key(|delivery| delivery.receipt.fence);
+            let mut batches: Vec<millstream_protocol::batch::BatchView> = Vec::new();
+            deliveries.retain(|delivery| {
+                let offset = delivery.receipt.offset;
+                let held = batches.iter().find(|batch| {
+                    let header = batch.header();
+                    (header.base_offset.0..header.end_offset().0).contains(&offset)
+                });
+                let batch = match held.cloned() {
+                    Some(batch) => Ok(Some(batch)),
+                    None => part.feed.batch(&part.partition, offset),
+                };
+                match batch {
+                    Ok(Some(batch)) if batch.header().base_offset.0 <= offset => {
+                        if feed::is_expired(&batch, offset, ttl_ms, now).unwrap_or(false) {
+                            part.machine.expired(delivery.receipt, now);
+                            return false;
+                        }
+                        if held.is_none() {
+                            batches.push(batch);
+                        }
+                        true
+                    }
+                    // Compaction has removed it since it was judged.
+                    Ok(_) => {
+                        part.machine.removed(delivery.receipt, now);
+                        false
+                    }
+                    Err(error) => {
+                        tracing::warn!(queue = self.entry.name, partition = index, offset, %error, "a message cannot be read");
+                        let _ = part.machine.release(delivery.receipt, now);
+                        part.rest(now);
+                        false
+                    }
+                }
+            });
+            let outlet = self.receivers.outlet(receiver);
+            let (partition, incarnation) = (part.partition.id(), part.partition.incarnation());
+            match outlet {
+                Some(outlet) if !deliveries.is_empty() => {
+                    outlet.deliver(Delivered { queue: self.entry.id(), partition, incarnation, deliveries, batches });
+                }
+                Some(_) => {}
+                None => {
+                    for delivery in &deliveries {
+                        let _ = part.machine.release(delivery.receipt, now);
+                    }
+                }
+            }
+            self.lively.insert(index);
+        }
+        self.note_ends();
+    }
+
+    /// Appends what died to the dead-letter stream. Whether some has to be tried again.
+    fn move_dead(&mut self, now: Now) -> bool {
+        let Some(dead_letters) = &self.dead_letters else { return false };
+        for (part, mover) in self.parts.iter_mut().zip(&mut self.movers) {
+            if let (Some(part), Some(mover)) = (part, mover) {
+                mover.go_on(&self.entry, part, dead_letters, now);
+            }
+        }
+        false
+    }
+
+    /// When it next wants to be looked at.
+    pub fn wake_in_ms(&self, now: Now) -> Option<u64> {
+        let parts = self.parts.iter().flatten();
+        let machines = parts.clone().filter_map(|part| part.machine.wake_in_ms(now));
+        let rests =
+            parts.filter(|part| part.rests_until_ms > now.mono_ms).map(|part| part.rests_until_ms - now.mono_ms);
+        let movers = self.movers.iter().flatten().filter_map(|mover| mover.wake_in_ms(now));
+        machines.chain(rests).chain(movers).min()
+    }
+
+    pub fn is_busy(&self) -> bool {
+        self.parts.iter().flatten().any(Part::is_busy)
+    }
+
+    pub fn last_snapshots(&mut self) -> Vec<Snapshot> {
+        self.parts().filter_map(|(_, part)| part.last_snapshot()).collect()
+    }
+
+    /// Its receivers hear that it is gone, and so does who waits for an answer.
+    pub fn end(self) {
+        self.receivers.outlets().for_each(|outlet| outlet.ended());
+        for answer in self.answers.0 {
+            (answer.reply)(vec![VerbResult::QueueDeleted; answer.results.len()]);
+        }
+    }
+
+    pub fn describe(&mut self, now: Now) -> QueueState {
+        let receivers = self.receivers.connected() as u32;
+        let parts = self.parts.iter().enumerate().map(|(index, part)| match part {
+            None => PartState {
+                partition: index as u32,
+                error: Some("the partition is offline".to_owned()),
+                ..PartState::default()
+            },
+            Some(part) => {
+                let ledger = part.machine.ledger();
+                let end = part.partition.high_watermark().0;
+                PartState {
+                    partition: index as u32,
+                    counts: part.machine.counts(now),
+                    not_looked_at: end.saturating_sub(ledger.judged().max(ledger.floor())),
+                    tally: ledger.tally(),
+                    floor: ledger.floor(),
+                    end,
+                    entries: ledger.entries() as u64,
+                    error: part.trouble().map(ToString::to_string),
+                }
+            }
+        });
+        QueueState { receivers, partitions: parts.collect() }
+    }
+}
+
+fn act(part: &mut Part, receipt: Receipt, act: &Act, now: Now) -> VerbResult {
+    let machine = &mut part.machine;
+    let done = match act {
+        Act::Ack => machine.ack(receipt, now),
+        Act::Nack { delay_ms, error } => machine.nack(receipt, *delay_ms, error, now),
+        Act::Release => machine.release(receipt, now),
+        Act::Extend { visibility_ms } => machine.extend(receipt, *visibility_ms, now),
+        Act::Reject { error } => machine.reject(receipt, error, now),
+    };
+    done.map_or_else(VerbResult::Refused, |()| VerbResult::Done)
+}

@@ -1,0 +1,133 @@
+//! What goes in and out of a queue.
+
+use millstream_log::LogError;
+use millstream_protocol::batch::BatchView;
+use millstream_protocol::{Code, Incarnation, PartitionId, QueueId};
+
+use super::ledger::Tally;
+use super::machine::{Counts, Delivery, Receipt, Refusal};
+
+/// Where a receiver's messages go.
+pub trait Outlet: Send + Sync {
+    /// Called on a queue's thread: do not block.
+    fn deliver(&self, delivered: Delivered);
+
+    /// The queue is no more, or the broker closes: nothing comes after this.
+    fn ended(&self);
+}
+
+/// Messages of one partition on their way to one receiver.
+#[derive(Debug, Clone)]
+pub struct Delivered {
+    /// The queue.
+    pub queue: QueueId,
+    /// The partition.
+    pub partition: PartitionId,
+    /// Seeds the checksums of its batches.
+    pub incarnation: Incarnation,
+    /// The deliveries, in the order they are to be handled in.
+    pub deliveries: Vec<Delivery>,
+    /// The stored batches that hold their records, and others between them.
+    pub batches: Vec<BatchView>,
+}
+
+/// What a receiver says of one delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verb {
+    /// The queue that the receipt is of.
+    pub queue: QueueId,
+    /// The message's partition.
+    pub partition: u32,
+    /// The delivery.
+    pub receipt: Receipt,
+    /// What it says.
+    pub act: Act,
+}
+
+/// What can be said of a delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Act {
+    /// Done, for ever.
+    Ack,
+    /// Failed; again after a delay in milliseconds, or the queue's backoff.
+    Nack {
+        /// The delay, up to 12 hours.
+        delay_ms: Option<u64>,
+        /// Why.
+        error: String,
+    },
+    /// Not tried: back at once, in its place, uncounted.
+    Release,
+    /// More time.
+    Extend {
+        /// From now on, in milliseconds.
+        visibility_ms: u64,
+    },
+    /// Hopeless: to the dead letters.
+    Reject {
+        /// Why.
+        error: String,
+    },
+}
+
+/// What became of a verb. It is durable when it is answered.
+#[derive(Debug, Clone)]
+pub enum VerbResult {
+    /// It holds.
+    Done,
+    /// It does not.
+    Refused(Refusal),
+    /// The receipt is another queue's.
+    Foreign,
+    /// The queue was deleted.
+    QueueDeleted,
+    /// It could not be stored.
+    Failed(LogError),
+}
+
+impl VerbResult {
+    /// Its number for clients; `None` if it holds.
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            VerbResult::Done => None,
+            VerbResult::Refused(Refusal::ReceiptExpired) => Some(Code::ReceiptExpired),
+            VerbResult::Refused(Refusal::AlreadySettled) => Some(Code::AlreadySettled),
+            VerbResult::Refused(Refusal::OutOfGroupOrder) => Some(Code::OutOfGroupOrder),
+            VerbResult::Refused(Refusal::VisibilityOutOfRange) => Some(Code::VisibilityOutOfRange),
+            VerbResult::Refused(Refusal::NoDeadLetter) => Some(Code::NoDeadLetter),
+            VerbResult::Foreign => Some(Code::ReceiptForeign),
+            VerbResult::QueueDeleted => Some(Code::QueueDeleted),
+            VerbResult::Failed(error) => Some(error.code()),
+        }
+    }
+}
+
+/// How a queue stands.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct QueueState {
+    /// Receivers that are connected.
+    pub receivers: u32,
+    /// By partition.
+    pub partitions: Vec<PartState>,
+}
+
+/// How a queue stands on one partition.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PartState {
+    /// The partition.
+    pub partition: u32,
+    /// Messages it has looked at, by state.
+    pub counts: Counts,
+    /// Records it has not looked at yet.
+    pub not_looked_at: u64,
+    /// What became of messages, since it was made.
+    pub tally: Tally,
+    /// All below is settled.
+    pub floor: u64,
+    /// The partition's high watermark.
+    pub end: u64,
+    /// What it keeps in memory, in entries.
+    pub entries: u64,
+    /// Why it stands still here.
+    pub error: Option<String>,
+}

@@ -1,0 +1,252 @@
+//! The threads that run the queues: each queue belongs to one of them, so that nothing of it needs a lock.
+//!
+//! A worker takes what waits in its channel, lets the machines of the queues it concerns decide, hands their events to the
+//! lanes, and only then sends deliveries; what must be durable first is answered when the lanes say so. It reads records
+//! from the log itself: they are in the page cache as a rule, and no async task waits for it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use millstream_log::{Appended, LogError, Stopwatch};
+use millstream_protocol::{PartitionId, QueueId};
+
+use super::part::Snapshot;
+use super::running::Queue;
+use super::settings::Now;
+use super::{Outlet, QueueState, Verb, VerbResult};
+use crate::catalog::QueueEntry;
+
+/// Commands taken in one go, before anything is sent.
+const COMMANDS_AT_ONCE: usize = 4_096;
+
+pub(super) type VerbReply = Box<dyn FnOnce(Vec<VerbResult>) + Send>;
+pub(super) type Lot = Vec<(u64, Result<Appended, LogError>)>;
+
+/// What a worker is told.
+pub(crate) enum Command {
+    Open {
+        queue: Box<Queue>,
+    },
+    Update {
+        entry: Arc<QueueEntry>,
+    },
+    /// The queue was deleted: its receivers hear so. Answered once nothing of it is in hand.
+    Close {
+        queue: QueueId,
+        done: Sender<()>,
+    },
+    Attach {
+        queue: QueueId,
+        key: u128,
+        outlet: Arc<dyn Outlet>,
+        window: u32,
+        visibility_ms: u64,
+        reply: Sender<u32>,
+    },
+    Window {
+        queue: QueueId,
+        receiver: u32,
+        window: u32,
+    },
+    Detach {
+        queue: QueueId,
+        receiver: u32,
+    },
+    Verbs {
+        queue: QueueId,
+        verbs: Vec<Verb>,
+        reply: VerbReply,
+    },
+    Describe {
+        queue: QueueId,
+        reply: Sender<QueueState>,
+    },
+    Changed {
+        queue: QueueId,
+        partition: u32,
+    },
+    Stored {
+        queue: QueueId,
+        partition: u32,
+        results: Lot,
+    },
+    Moved {
+        queue: QueueId,
+        partition: u32,
+        results: Lot,
+    },
+    Stop,
+}
+
+/// What a worker tells the time by.
+pub(super) struct Clocks {
+    started: Stopwatch,
+    wall: Box<dyn Fn() -> i64 + Send>,
+}
+
+impl Clocks {
+    pub fn new(wall: Box<dyn Fn() -> i64 + Send>) -> Self {
+        Self { started: Stopwatch::start(), wall }
+    }
+
+    pub fn now(&self) -> Now {
+        let mono_ms = self.started.elapsed().as_millis() as u64;
+        Now { mono_ms, wall_ms: u64::try_from((self.wall)()).unwrap_or(0) }
+    }
+}
+
+pub(super) struct Worker {
+    pub commands: Receiver<Command>,
+    pub snapshots: Sender<Snapshot>,
+    pub clocks: Clocks,
+    pub queues: HashMap<QueueId, Queue>,
+    /// When each queue next wants to be looked at, by the monotonic clock.
+    pub wakes: BTreeSet<(u64, QueueId)>,
+    pub next_wake: HashMap<QueueId, u64>,
+}
+
+impl Worker {
+    pub fn run(mut self) {
+        loop {
+            let first = match self.wait_ms() {
+                None => self.commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(ms) => self.commands.recv_timeout(Duration::from_millis(ms)),
+            };
+            let mut touched = BTreeSet::new();
+            match first {
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(first) => {
+                    let more: Vec<Command> = self.commands.try_iter().take(COMMANDS_AT_ONCE).collect();
+                    for command in std::iter::once(first).chain(more) {
+                        if matches!(command, Command::Stop) {
+                            self.stop();
+                            return;
+                        }
+                        touched.extend(self.take(command));
+                    }
+                }
+            }
+            let now = self.clocks.now();
+            while let Some(&(due, queue)) = self.wakes.first()
+                && due <= now.mono_ms
+            {
+                self.wakes.remove(&(due, queue));
+                self.next_wake.remove(&queue);
+                touched.insert(queue);
+            }
+            for id in touched {
+                self.pump(id);
+            }
+        }
+    }
+
+    fn wait_ms(&self) -> Option<u64> {
+        self.wakes.first().map(|(due, _)| due.saturating_sub(self.clocks.now().mono_ms))
+    }
+
+    fn take(&mut self, command: Command) -> Option<QueueId> {
+        let now = self.clocks.now();
+        let id = match command {
+            Command::Open { queue } => {
+                let id = queue.id();
+                self.queues.insert(id, *queue);
+                id
+            }
+            Command::Update { entry } => {
+                let id = entry.id();
+                self.queues.get_mut(&id)?.update(entry, now);
+                id
+            }
+            Command::Close { queue, done } => {
+                if let Some(closed) = self.queues.remove(&queue) {
+                    closed.end();
+                }
+                let _ = done.send(());
+                return None;
+            }
+            Command::Attach { queue, key, outlet, window, visibility_ms, reply } => {
+                match self.queues.get_mut(&queue) {
+                    Some(found) => drop(reply.send(found.attach(key, outlet, window, visibility_ms))),
+                    None => outlet.ended(),
+                }
+                queue
+            }
+            Command::Window { queue, receiver, window } => {
+                self.queues.get_mut(&queue)?.receivers.set_window(receiver, window);
+                queue
+            }
+            Command::Detach { queue, receiver } => {
+                self.queues.get_mut(&queue)?.detach(receiver, now);
+                queue
+            }
+            Command::Verbs { queue, verbs, reply } => {
+                match self.queues.get_mut(&queue) {
+                    Some(found) => found.verbs(verbs, reply, now),
+                    None => reply(vec![VerbResult::QueueDeleted; verbs.len()]),
+                }
+                queue
+            }
+            Command::Describe { queue, reply } => {
+                // Who asked for a queue that is gone sees the channel close.
+                let _ = reply.send(self.queues.get_mut(&queue)?.describe(now));
+                return None;
+            }
+            Command::Changed { queue, partition } => {
+                self.queues.get_mut(&queue)?.changed(PartitionId(partition));
+                queue
+            }
+            Command::Stored { queue, partition, results } => {
+                let snapshots = self.queues.get_mut(&queue)?.stored(PartitionId(partition), results, now);
+                // The thread that stores them ends with the worker.
+                snapshots.into_iter().for_each(|snapshot| drop(self.snapshots.send(snapshot)));
+                queue
+            }
+            Command::Moved { queue, partition, results } => {
+                self.queues.get_mut(&queue)?.moved(PartitionId(partition), results, now);
+                queue
+            }
+            Command::Stop => return None,
+        };
+        Some(id)
+    }
+
+    /// Lets a queue do what there is to do.
+    fn pump(&mut self, id: QueueId) {
+        let now = self.clocks.now();
+        let Some(queue) = self.queues.get_mut(&id) else { return };
+        let again = queue.pump(now);
+        let due = if again { Some(now.mono_ms) } else { queue.wake_in_ms(now).map(|ms| now.mono_ms + ms.max(1)) };
+        if let Some(before) = self.next_wake.remove(&id) {
+            self.wakes.remove(&(before, id));
+        }
+        if let Some(due) = due {
+            self.wakes.insert((due, id));
+            self.next_wake.insert(id, due);
+        }
+    }
+
+    /// The broker closes: what is on its way to the disk comes back, states are stored.
+    fn stop(mut self) {
+        let now = self.clocks.now();
+        self.queues.values_mut().for_each(|queue| queue.flush(now));
+        while self.queues.values().any(Queue::is_busy) {
+            match self.commands.recv_timeout(Duration::from_secs(10)) {
+                Ok(command @ (Command::Stored { .. } | Command::Moved { .. })) => drop(self.take(command)),
+                // A receiver that still speaks is not heard any more: it asks the next process.
+                Ok(_) => {}
+                Err(_) => break,
+            }
+        }
+        for queue in self.queues.values_mut() {
+            let now = self.clocks.now();
+            queue.answer(now);
+            queue.last_snapshots().into_iter().for_each(|snapshot| drop(self.snapshots.send(snapshot)));
+        }
+        for (_, queue) in self.queues.drain() {
+            queue.end();
+        }
+    }
+}
