@@ -64,3 +64,35 @@ fn explain(text: &str, errors: &ParseErrors) -> FilterInvalid {
     };
     FilterInvalid::new(text, position, reason)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_deepest_texts_need_an_eighth_of_the_stack() {
+        let deep = |open: &str, close: &str, levels: usize| format!("{}1{}", open.repeat(levels), close.repeat(levels));
+        let texts = [
+            deep("(", ")", 16),
+            deep("[", "]", 16),
+            deep("size(", ")", 16),
+            deep("-(1-(1==1?1:", "))", 8),
+            deep("[!(true?[1].all(x,", ")):1]", 5),
+            format!("1{}", "+1".repeat(256)),
+            format!("true{}", "&&true".repeat(168)),
+            format!("{}1", "true?1:".repeat(128)),
+            format!("{}1{}", "true?".repeat(128), ":1".repeat(128)),
+            format!("value{}", ".a".repeat(256)),
+            format!("value{}", "[0]".repeat(256)),
+            format!("value{}", ".filter(x,true)".repeat(67)),
+            format!("{}true", "!".repeat(256)),
+            format!("1{}", " in[1]".repeat(128)),
+        ];
+        for text in texts {
+            scan::scan(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            let thread = thread::Builder::new().stack_size(STACK_BYTES / 8).spawn(move || build(&text).map(|_| ()));
+            // Overflown, the stack ends the process.
+            let _refused_or_not = thread.expect("a thread").join().expect("no panic");
+        }
+    }
+}

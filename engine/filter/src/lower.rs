@@ -151,7 +151,8 @@ impl<'t> Lowering<'t> {
             (operators::HAS, None, [operand]) => match &operand.expr {
                 Expr::Select(select) => {
                     let of = self.expression(&select.operand)?;
-                    Ok(self.node(expr, Kind::Has(of.into(), select.field.as_str().into())))
+                    let at = self.name_at(expr, operators::HAS) as u32;
+                    Ok(Node { at, kind: Kind::Has(of.into(), select.field.as_str().into()) })
                 }
                 _ => {
                     let reason = "has() asks for a member, as has(value.a); for odd names write \"a.b\" in value";
