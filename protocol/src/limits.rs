@@ -75,9 +75,24 @@ pub const CONSUME_PARTITIONS_MAX: usize = PARTITIONS_MAX as usize;
 pub const ERROR_TEXT_BYTES_MAX: usize = 4 << 10;
 /// How far ahead of the server's clock a producer's timestamp may be, in milliseconds (`TimestampTooFarAhead`).
 pub const TIMESTAMP_AHEAD_MS_MAX: i64 = 60 * 60 * 1_000;
+/// The longest filter text (refused at creation beyond, as are the next two).
+pub const FILTER_TEXT_BYTES_MAX: usize = 1 << 10;
+/// The most operators of a filter: `.`, `[`, calls, and all that compute.
+pub const FILTER_OPERATORS_MAX: usize = 256;
+/// The deepest brackets of a filter.
+pub const FILTER_NESTING_MAX: usize = 16;
+/// The work that one evaluation of a filter may do, in steps: a step is an operator, an element compared or 64 bytes of text
+/// looked at (an error of that record beyond: it does not match).
+pub const FILTER_STEPS_MAX: u32 = 1 << 18;
+/// The deepest JSON that a filter reads (an error of that record beyond).
+pub const FILTER_VALUE_DEPTH_MAX: usize = 64;
+/// The most JSON values in one record that a filter reads (an error of that record beyond): each takes 24 to 64 bytes of memory.
+pub const FILTER_VALUE_PARTS_MAX: usize = 1 << 18;
 
 const _: () = assert!(RECORD_BYTES_DEFAULT <= RECORD_BYTES_MAX, "the default must be legal");
 const _: () = assert!(RECORD_BYTES_MAX + BATCH_OVERHEAD_BYTES <= BATCH_BYTES_MAX, "a record must fit into a batch");
 const _: () = assert!(BATCH_BYTES_MAX + ROUTING_BYTES_MAX <= FRAME_BYTES_MAX, "a batch must fit into a frame");
 const _: () = assert!(CONTROL_BYTES_MAX <= FRAME_BYTES_MAX, "a control message must fit into a frame");
 const _: () = assert!(FRAME_BYTES_MAX <= u32::MAX as usize, "lengths are u32 on the wire");
+const _: () =
+    assert!(RECORD_BYTES_MAX / 64 < FILTER_STEPS_MAX as usize, "one search through the largest text must be possible");
