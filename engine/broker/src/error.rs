@@ -80,6 +80,9 @@ pub enum BrokerError {
         /// The circle, from stream to stream.
         path: String,
     },
+    /// A filter that is no filter.
+    #[error(transparent)]
+    FilterInvalid(#[from] millstream_filter::FilterInvalid),
     /// A setting that needs a dead-letter stream.
     #[error("{0} needs a dead-letter stream: name one")]
     NoDeadLetter(&'static str),
@@ -179,6 +182,7 @@ impl BrokerError {
             BrokerError::UnknownQueue(_) => Code::UnknownQueue,
             BrokerError::QueueExists(_) => Code::QueueExists,
             BrokerError::DeadLetterCycle { .. } => Code::DeadLetterCycle,
+            BrokerError::FilterInvalid(_) => Code::FilterInvalid,
             BrokerError::NoDeadLetter(_) => Code::NoDeadLetter,
             BrokerError::UnknownGroup(_) => Code::UnknownGroup,
             BrokerError::GroupNotEmpty { .. } => Code::GroupNotEmpty,

@@ -395,7 +395,7 @@ fn each_setting_of_a_queue_outside_its_range_is_named() {
 }
 
 #[test]
-fn a_rule_holds_from_its_offset_on_and_never_acts_back() {
+fn another_filter_is_another_rule_from_its_offset_on() {
     let mut catalog = Catalog::default();
     let mut run = |input: Input| catalog.step(input).unwrap().iter().for_each(|event| catalog.apply(event));
     let incarnations = vec![Incarnation(1); 2];
@@ -407,8 +407,11 @@ fn a_rule_holds_from_its_offset_on_and_never_acts_back() {
         run(Input::Queue(QueueInput::Update { name: "q".to_owned(), config: with(filter), from }));
     }
     let queue = catalog.queue("q").unwrap();
-    let filter = |partition, offset| queue.rule(partition, offset).unwrap().filter.as_str();
-    assert_eq!([filter(0, 0), filter(0, 9), filter(0, 10), filter(0, 14), filter(0, 15)], ["a", "a", "b", "b", "c"]);
-    assert_eq!([filter(1, 14), filter(1, 19), filter(1, 20)], ["a", "c", "c"], "the newest that has begun holds");
+    let rules: Vec<_> = queue.rules.iter().map(|rule| (rule.filter.as_str(), rule.from.clone())).collect();
+    assert_eq!(
+        rules,
+        [("a", vec![]), ("b", vec![10, 20]), ("c", vec![15, 15])],
+        "the same filter again is no new rule"
+    );
     assert_eq!((queue.floor(0), queue.floor(1), queue.floor(2)), (3, 4, 0));
 }

@@ -62,12 +62,6 @@ impl QueueEntry {
     pub fn floor(&self, partition: u32) -> u64 {
         self.floors.get(partition as usize).copied().unwrap_or(0)
     }
-
-    /// What holds of a record.
-    pub fn rule(&self, partition: u32, offset: u64) -> Option<&QueueRule> {
-        let holds = |rule: &&QueueRule| rule.from.get(partition as usize).copied().unwrap_or(0) <= offset;
-        self.rules.iter().rev().find(holds).or(self.rules.first())
-    }
 }
 
 /// What the catalog is asked about queues.

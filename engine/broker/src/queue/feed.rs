@@ -1,8 +1,8 @@
 //! A partition's records as a queue needs them: in order for its judgement, and again for each delivery.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
+use millstream_filter::Candidate;
 use millstream_log::{LogError, Partition};
 use millstream_protocol::Offset;
 use millstream_protocol::batch::header::FLAG_CONTROL_HEADERS;
@@ -10,8 +10,8 @@ use millstream_protocol::batch::{BatchError, BatchView, RecordRef};
 
 use super::event::Reason;
 use super::machine::{PartitionQueue, Verdict};
+use super::rules::Rules;
 use super::settings::{Now, Ordering};
-use crate::catalog::QueueEntry;
 
 /// Bytes read at once.
 const READ_BYTES: usize = 256 << 10;
@@ -61,38 +61,53 @@ impl Feed {
     }
 }
 
-/// What a batch's records are to the queue.
+/// What a batch's records are to the queue. Answers how many of them the filter failed on: those do not match.
 pub(super) fn judge(
     machine: &mut PartitionQueue,
-    queue: &QueueEntry,
-    partition: &Arc<Partition>,
+    rules: &Rules,
+    partition: &Partition,
     batch: &BatchView,
     now: Now,
-) -> Result<(), BatchError> {
+) -> Result<u64, BatchError> {
     let header = batch.header();
     let (base, end) = (header.base_offset.0, header.end_offset().0);
     let number = partition.id().0;
-    let rule = queue.rule(number, base);
-    let is_one_rule = rule == queue.rule(number, end - 1);
+    let (first, last) = (rules.at(number, base), rules.at(number, end - 1));
     let append_ms = u64::try_from(header.append_time.0).unwrap_or(0);
     let is_fifo = machine.settings().ordering != Ordering::Unordered;
-    let is_plain = header.flags & FLAG_CONTROL_HEADERS == 0 && !header.sparse;
-    if is_plain && is_one_rule && !is_fifo {
-        let delay_ms = rule.map_or(0, |rule| rule.delay_ms);
-        machine.judge_all(base..end, due(append_ms, delay_ms));
-        return Ok(());
+    let has_control_headers = header.flags & FLAG_CONTROL_HEADERS != 0;
+    let rule = rules.get(first);
+    if first == last
+        && !has_control_headers
+        && !header.sparse
+        && !is_fifo
+        && rule.is_none_or(|rule| rule.filter.is_none())
+    {
+        machine.judge_all(base..end, due(append_ms, rule.map_or(0, |rule| rule.delay_ms)));
+        return Ok(0);
     }
+    let judged = machine.ledger().judged();
+    let mut failures = 0;
     let mut verdicts = Vec::with_capacity(header.record_count as usize);
     let mut records = batch.records()?;
     while let Some(record) = records.next_ref() {
         let record = record?;
         let offset = base + u64::from(record.offset_delta);
-        let delay_ms = queue.rule(number, offset).map_or(0, |rule| rule.delay_ms);
-        let own = if is_plain { None } else { own_due(&record, append_ms) };
+        let rule = rules.get(rules.at(number, offset));
+        // Below it the filter was asked before: once a record and queue.
+        let filter = rule.and_then(|rule| rule.filter.as_ref()).filter(|_| offset >= judged);
+        let is_match = filter.is_none_or(|filter| {
+            filter.matches(&Candidate::new(&record)).unwrap_or_else(|_| {
+                failures += 1;
+                false
+            })
+        });
+        let own = if has_control_headers { own_due(&record, append_ms) } else { None };
         let verdict = match record.key {
+            _ if !is_match => Verdict::Filtered,
             None if is_fifo => Verdict::Dead(Reason::NoGroup),
             key => Verdict::Matches {
-                due_ms: own.unwrap_or_else(|| due(append_ms, delay_ms)),
+                due_ms: own.unwrap_or_else(|| due(append_ms, rule.map_or(0, |rule| rule.delay_ms))),
                 is_own_delay: own.is_some(),
                 group: if is_fifo { hash(key.unwrap_or_default()) } else { 0 },
             },
@@ -100,7 +115,7 @@ pub(super) fn judge(
         verdicts.push((offset, verdict));
     }
     machine.judge(end, verdicts, now);
-    Ok(())
+    Ok(failures)
 }
 
 /// Whether a message's time has passed.

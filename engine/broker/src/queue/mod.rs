@@ -17,6 +17,7 @@
 //! | `timers` | deadlines and delays of millions of messages |
 //! | `receivers` | who receives, how much each may have, whose turn it is |
 //! | `worker`, `running`, `part` | the shell: threads, one queue, one queue on one partition |
+//! | `rules` | filters and delays, each from an offset on |
 //! | `feed`, `dead_letters` | the records that a queue reads; the letters that it writes |
 //! | `shell`, `types` | the in-process API |
 //! | `recent` | which delivery settled what, for answers to acks that come twice |
@@ -34,6 +35,7 @@ mod part;
 mod pending;
 mod receivers;
 mod recent;
+mod rules;
 mod running;
 mod settings;
 mod settled;

@@ -15,6 +15,7 @@ use super::event::Pass;
 use super::feed::{self, Feed};
 use super::ledger::Ledger;
 use super::machine::PartitionQueue;
+use super::rules::Rules;
 use super::settings::{Now, Settings};
 use super::worker::Command;
 use crate::catalog::QueueEntry;
@@ -55,6 +56,8 @@ pub(super) struct Part {
     failed: Option<LogError>,
     /// It does nothing until a restart.
     pub ended: Option<LogError>,
+    /// Records on which the filter failed since the start.
+    pub filter_errors: u64,
     /// Nothing is tried before, by the monotonic clock.
     pub rests_until_ms: u64,
     changed: Arc<Changed>,
@@ -89,6 +92,7 @@ impl Part {
             lost: None,
             failed: None,
             ended: None,
+            filter_errors: 0,
             rests_until_ms: 0,
             changed,
         };
@@ -126,7 +130,7 @@ impl Part {
     }
 
     /// Looks at the next batch of the log; whether there was one.
-    pub fn judge_next(&mut self, queue: &QueueEntry, now: Now) -> bool {
+    pub fn judge_next(&mut self, queue: &QueueEntry, rules: &Rules, now: Now) -> bool {
         let start = self.partition.log_start().0;
         if start > self.machine.ledger().floor() {
             self.machine.deleted_below(start, now);
@@ -135,12 +139,15 @@ impl Part {
         let judged = match self.feed.batch(&self.partition, from) {
             Ok(None) => return false,
             Ok(Some(batch)) => {
-                feed::judge(&mut self.machine, queue, &self.partition, &batch, now).map_err(LogError::from)
+                feed::judge(&mut self.machine, rules, &self.partition, &batch, now).map_err(LogError::from)
             }
             Err(error) => Err(error),
         };
         match judged {
-            Ok(()) => true,
+            Ok(failures) => {
+                self.filter_errors += failures;
+                true
+            }
             Err(LogError::OffsetOutOfRange { .. }) if self.partition.log_start().0 > start => true,
             Err(error) => {
                 // Damage: an operator must look. A disk that does not answer may answer again.

@@ -13,6 +13,7 @@ use super::feed;
 use super::machine::Receipt;
 use super::part::{Part, Snapshot};
 use super::receivers::Receivers;
+use super::rules::Rules;
 use super::settings::{Backoff, Now, Ordering, Settings};
 use super::worker::{Command, Lot, VerbReply};
 use super::{Act, Delivered, Delivery, Outlet, PartState, QueueState, Refusal, Verb, VerbResult};
@@ -38,6 +39,7 @@ pub(super) struct Answers(Vec<Answer>);
 
 pub(crate) struct Queue {
     entry: Arc<QueueEntry>,
+    rules: Rules,
     parts: Vec<Option<Part>>,
     movers: Vec<Option<Mover>>,
     dead_letters: Option<Arc<DeadLetters>>,
@@ -93,7 +95,8 @@ impl Queue {
         }
         let receivers = Receivers::new(entry.config.in_flight_max, entry.config.receiver_in_flight_max);
         let lively = (0..parts.len()).collect();
-        Self { entry, parts, movers, dead_letters, receivers, lively, next_part: 0, answers: Answers::default() }
+        let rules = Rules::of(&entry);
+        Self { entry, rules, parts, movers, dead_letters, receivers, lively, next_part: 0, answers: Answers::default() }
     }
 
     pub fn id(&self) -> QueueId {
@@ -116,6 +119,7 @@ impl Queue {
             part.catch_up(&entry, now);
         }
         self.receivers.set_limits(entry.config.in_flight_max, entry.config.receiver_in_flight_max);
+        self.rules = Rules::of(&entry);
         self.entry = entry;
         self.note_ends();
         self.lively = (0..self.parts.len()).collect();
@@ -276,7 +280,7 @@ impl Queue {
                 && batches < BATCHES_AT_ONCE
             {
                 batches += 1;
-                if !part.judge_next(&self.entry, now) {
+                if !part.judge_next(&self.entry, &self.rules, now) {
                     break;
                 }
             }
@@ -411,6 +415,7 @@ impl Queue {
                     floor: ledger.floor(),
                     end,
                     entries: ledger.entries() as u64,
+                    filter_errors: part.filter_errors,
                     error: part.trouble().map(ToString::to_string),
                 }
             }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use millstream_filter::Filter;
 use millstream_log::{LogError, Partition};
 use millstream_protocol::frame::queue::{QueueConfig, QueueStart};
 use millstream_protocol::{Offset, QueueId, StreamId, Timestamp};
@@ -227,7 +228,7 @@ impl Broker {
     /// # Errors
     /// [`BrokerError::IllegalName`], [`BrokerError::UnknownStream`] (its own, or that of the dead letters),
     /// [`BrokerError::QueueExists`], [`BrokerError::IllegalSetting`], [`BrokerError::NoDeadLetter`],
-    /// [`BrokerError::DeadLetterCycle`], [`LogError::OffsetOutOfRange`]; the log's.
+    /// [`BrokerError::DeadLetterCycle`], [`BrokerError::FilterInvalid`], [`LogError::OffsetOutOfRange`]; the log's.
     pub fn create_queue(
         &self,
         name: &str,
@@ -236,6 +237,7 @@ impl Broker {
         start: QueueStart,
     ) -> Result<QueueHandle, BrokerError> {
         let _one = self.change();
+        check_filter(&config)?;
         let found = self.stream(stream)?;
         let starts = found.partitions().iter().map(|partition| match partition {
             Ok(partition) => begin(partition, start),
@@ -255,6 +257,7 @@ impl Broker {
     /// As [`create_queue`](Self::create_queue); [`BrokerError::UnknownQueue`].
     pub fn update_queue(&self, name: &str, config: QueueConfig) -> Result<QueueHandle, BrokerError> {
         let _one = self.change();
+        check_filter(&config)?;
         let from = self.queue_ends(name)?;
         self.change_queue(&QueueInput::Update { name: name.to_owned(), config, from })?;
         self.tell_queue(name)
@@ -356,6 +359,14 @@ impl Broker {
         self.log().delete_queue(id)?;
         self.change_queue(&QueueInput::FilesRemoved { id })
     }
+}
+
+/// Whether the filter is one.
+fn check_filter(config: &QueueConfig) -> Result<(), BrokerError> {
+    if !config.filter.is_empty() {
+        Filter::compile(&config.filter)?;
+    }
+    Ok(())
 }
 
 /// Where a queue begins in a partition.

@@ -128,6 +128,8 @@ pub struct PartState {
     pub end: u64,
     /// What it keeps in memory, in entries.
     pub entries: u64,
+    /// Records on which the filter failed since the server's start: they do not match.
+    pub filter_errors: u64,
     /// Why it stands still here.
     pub error: Option<String>,
 }
