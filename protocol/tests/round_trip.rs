@@ -228,7 +228,12 @@ fn a_record_above_a_limit_is_refused_and_the_batch_stays_as_it_was() {
     for record in refused {
         assert!(matches!(builder.push(&record), Err(BatchError::RecordLimit { .. })));
     }
-    for name in ["", "ms-", "ms-delay", "ms-unknown"] {
+    for value in [None, Some(""), Some("-1"), Some("+5"), Some("1.5"), Some("99999999999999999999")] {
+        let headers = vec![Header { name: "ms-delay".into(), value: value.map(Into::into) }];
+        let pushed = builder.push(&Record { headers, ..good.clone() });
+        assert!(matches!(pushed, Err(BatchError::ControlHeader { .. })), "{value:?}: {pushed:?}");
+    }
+    for name in ["", "ms-", "ms-later", "ms-unknown", "ms-dl-queue"] {
         assert_eq!(builder.push(&header(name)), Err(BatchError::ReservedHeader(name.into())));
     }
     // The span of the timestamps does not fit.

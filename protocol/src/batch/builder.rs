@@ -53,6 +53,19 @@ impl BatchBuilder {
     /// [`BatchError::OutOfRange`]: the batch is full. The batch is as before.
     pub fn push(&mut self, record: &Record) -> Result<(), BatchError> {
         let has_control = record::check(record)?;
+        self.add(record, has_control)
+    }
+
+    /// Adds a record of the server's own, which may have reserved headers; nobody acts on them.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push), but for reserved headers.
+    pub fn push_own(&mut self, record: &Record) -> Result<(), BatchError> {
+        record::check_sizes(record)?;
+        self.add(record, false)
+    }
+
+    fn add(&mut self, record: &Record, has_control: bool) -> Result<(), BatchError> {
         let full = |what, value: usize, max: usize| {
             if value <= max {
                 Ok(())

@@ -105,6 +105,14 @@ pub enum BatchError {
     /// A header name that is kept for the system and not known, or not yet acted on.
     #[error("header name {0:?} is reserved: names beginning with 'ms-' are the system's")]
     ReservedHeader(String),
+    /// A header on which the server acts does not have a number in decimal digits.
+    #[error("header {name} has {value:?}: give a number of milliseconds, in decimal digits")]
+    ControlHeader {
+        /// The header.
+        name: String,
+        /// What it has.
+        value: String,
+    },
     /// A record's dedup id is too long or empty, or there are two.
     #[error("{}", dedup_text(*.length, *.twice))]
     DedupId {

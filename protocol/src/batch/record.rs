@@ -28,6 +28,13 @@ const HAS_VALUE: u8 = 1 << 1;
 /// The id under which a record is stored once within the stream's dedup window: 1 to 128 bytes. The server acts on it.
 pub const DEDUP_ID: &str = "ms-dedup-id";
 
+/// How long after its append a message is delivered, in milliseconds as decimal text. Queues act on it.
+pub const DELAY: &str = "ms-delay";
+/// Before when a message is not delivered, Unix ms as decimal text. Queues act on it.
+pub const NOT_BEFORE: &str = "ms-not-before";
+/// From when on a message is not delivered, Unix ms as decimal text. Queues act on it.
+pub const EXPIRES_AT: &str = "ms-expires-at";
+
 /// Reserved names that the server only carries. A batch with one on which it acts is flagged
 /// ([`FLAG_CONTROL_HEADERS`](super::FLAG_CONTROL_HEADERS)).
 const CARRIED_RESERVED: &[&str] =
@@ -60,6 +67,11 @@ impl<'a> RecordRef<'a> {
         self.headers().find(|(name, _)| *name == DEDUP_ID).and_then(|(_, value)| value)
     }
 
+    /// The number in a header on which the server acts.
+    pub fn control_number(&self, name: &str) -> Option<u64> {
+        number(self.headers().find(|(header, _)| *header == name)?.1?)
+    }
+
     /// Checks the reserved headers: what a server asks of a flagged batch's records.
     ///
     /// # Errors
@@ -85,7 +97,7 @@ impl<'a> RecordRef<'a> {
 
 /// Checks names that begin with `ms-`; says whether the server acts on one of them.
 fn check_reserved<'a>(headers: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>) -> Result<bool, BatchError> {
-    let mut has_id = false;
+    let (mut has_id, mut has_time) = (false, false);
     for (name, value) in headers.filter(|(name, _)| name.starts_with("ms-")) {
         if name == DEDUP_ID {
             let length = value.map_or(0, <[u8]>::len);
@@ -93,15 +105,33 @@ fn check_reserved<'a>(headers: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>
                 return Err(BatchError::DedupId { length, twice: has_id });
             }
             has_id = true;
+        } else if [DELAY, NOT_BEFORE, EXPIRES_AT].contains(&name) {
+            let is_number = value.is_some_and(|value| number(value).is_some());
+            if !is_number {
+                let value = String::from_utf8_lossy(value.unwrap_or_default()).chars().take(40).collect();
+                return Err(BatchError::ControlHeader { name: name.to_owned(), value });
+            }
+            has_time = true;
         } else if !CARRIED_RESERVED.contains(&name) {
             return Err(BatchError::ReservedHeader(name.to_owned()));
         }
     }
-    Ok(has_id)
+    Ok(has_id || has_time)
+}
+
+fn number(text: &[u8]) -> Option<u64> {
+    let is_decimal = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(text).ok().filter(|_| is_decimal)?.parse().ok()
 }
 
 /// Checks that a record may be sent: sizes, header count and names. Says whether the server acts on one of its headers.
 pub(super) fn check(record: &Record) -> Result<bool, BatchError> {
+    check_sizes(record)?;
+    check_reserved(record.headers.iter().map(|header| (&*header.name, header.value.as_deref())))
+}
+
+/// The same, whatever its reserved names are.
+pub(super) fn check_sizes(record: &Record) -> Result<(), BatchError> {
     let limit = |what, value, unit, limit| {
         if value <= limit { Ok(()) } else { Err(BatchError::RecordLimit { what, value, unit, limit }) }
     };
@@ -114,7 +144,7 @@ pub(super) fn check(record: &Record) -> Result<bool, BatchError> {
             return Err(BatchError::ReservedHeader(header.name.clone()));
         }
     }
-    check_reserved(record.headers.iter().map(|header| (&*header.name, header.value.as_deref())))
+    Ok(())
 }
 
 /// Appends `record`; `timestamp_delta` is against the batch's first timestamp.

@@ -151,7 +151,8 @@ impl Mover {
         }
         let mut builder = BatchBuilder::new(Codec::None);
         builder.producer(producer(self.queue, self.partition), 0, dying.sequence);
-        let batch = builder.push(&record).and_then(|()| builder.finish()).and_then(|bytes| BatchView::parse(&bytes));
+        let batch =
+            builder.push_own(&record).and_then(|()| builder.finish()).and_then(|bytes| BatchView::parse(&bytes));
         let batch = NewBatch::from(batch.map_err(LogError::from)?);
         Ok(if self.is_resend { batch.resent() } else { batch })
     }

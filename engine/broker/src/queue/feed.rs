@@ -6,6 +6,7 @@ use millstream_filter::Candidate;
 use millstream_log::{LogError, Partition};
 use millstream_protocol::Offset;
 use millstream_protocol::batch::header::FLAG_CONTROL_HEADERS;
+use millstream_protocol::batch::record::{DELAY, EXPIRES_AT, NOT_BEFORE};
 use millstream_protocol::batch::{BatchError, BatchView, RecordRef};
 
 use super::event::Reason;
@@ -17,10 +18,6 @@ use super::settings::{Now, Ordering};
 const READ_BYTES: usize = 256 << 10;
 /// Chunks that are kept: one where the queue reads on, and some for what comes again.
 const CHUNKS: usize = 3;
-
-const DELAY: &str = "ms-delay";
-const NOT_BEFORE: &str = "ms-not-before";
-const EXPIRES_AT: &str = "ms-expires-at";
 
 #[derive(Debug, Default)]
 pub(super) struct Feed {
@@ -132,7 +129,7 @@ pub(super) fn is_expired(batch: &BatchView, offset: u64, ttl_ms: Option<u64>, no
     while let Some(record) = records.next_ref() {
         let record = record?;
         if header.base_offset.0 + u64::from(record.offset_delta) == offset {
-            return Ok(number(&record, EXPIRES_AT).is_some_and(|expires| expires <= now.wall_ms));
+            return Ok(record.control_number(EXPIRES_AT).is_some_and(|expires| expires <= now.wall_ms));
         }
     }
     Ok(false)
@@ -144,13 +141,8 @@ fn due(append_ms: u64, delay_ms: u64) -> u64 {
 
 /// When a record says that it is due.
 fn own_due(record: &RecordRef<'_>, append_ms: u64) -> Option<u64> {
-    let delay = number(record, DELAY).map(|delay| append_ms.saturating_add(delay));
-    delay.into_iter().chain(number(record, NOT_BEFORE)).max()
-}
-
-fn number(record: &RecordRef<'_>, name: &str) -> Option<u64> {
-    let value = record.headers().find(|(header, _)| *header == name)?.1?;
-    std::str::from_utf8(value).ok()?.parse().ok()
+    let delay = record.control_number(DELAY).map(|delay| append_ms.saturating_add(delay));
+    delay.into_iter().chain(record.control_number(NOT_BEFORE)).max()
 }
 
 /// A message group's number. Two keys that meet share a lock, which keeps their order: no more is needed of it than that

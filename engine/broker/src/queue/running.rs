@@ -238,10 +238,12 @@ impl Queue {
 
     /// Does what there is to do; whether there is more.
     pub fn pump(&mut self, now: Now) -> bool {
-        for (index, part) in self.parts.iter_mut().enumerate().filter_map(|(index, part)| Some((index, part.as_mut()?)))
-        {
-            if part.machine.wake_in_ms(now).is_some_and(|ms| ms == 0) {
+        for (index, part) in self.parts.iter_mut().enumerate() {
+            let Some(part) = part else { continue };
+            if part.machine.wake_in_ms(now) == Some(0) {
                 part.machine.tick(now);
+            }
+            if part.machine.has_available(now) {
                 self.lively.insert(index);
             }
         }

@@ -90,9 +90,10 @@ pub(super) fn records(view: &BatchView, config: &StreamConfig) -> Result<DedupKe
 
 fn refusal(error: &BatchError) -> Refusal {
     let code = match error {
-        BatchError::RecordLimit { .. } | BatchError::ReservedHeader(_) | BatchError::DedupId { .. } => {
-            Code::IllegalRecord
-        }
+        BatchError::RecordLimit { .. }
+        | BatchError::ReservedHeader(_)
+        | BatchError::DedupId { .. }
+        | BatchError::ControlHeader { .. } => Code::IllegalRecord,
         BatchError::Unknown { .. } => Code::Unsupported,
         BatchError::OutOfRange { what: "body length" | "uncompressed length", .. } => Code::BatchTooLarge,
         _ => Code::CorruptBatch,
