@@ -136,12 +136,17 @@ pub(super) fn is_expired(batch: &BatchView, offset: u64, ttl_ms: Option<u64>, no
 }
 
 fn due(append_ms: u64, delay_ms: u64) -> u64 {
-    if delay_ms == 0 { 0 } else { append_ms.saturating_add(delay_ms) }
+    if delay_ms == 0 { 0 } else { append_ms.saturating_add(surely_passed(delay_ms)) }
+}
+
+/// Clocks are read in whole milliseconds, rounded down: one more, so that nothing is ever early.
+pub(super) fn surely_passed(ms: u64) -> u64 {
+    if ms == 0 { 0 } else { ms.saturating_add(1) }
 }
 
 /// When a record says that it is due.
 fn own_due(record: &RecordRef<'_>, append_ms: u64) -> Option<u64> {
-    let delay = record.control_number(DELAY).map(|delay| append_ms.saturating_add(delay));
+    let delay = record.control_number(DELAY).map(|delay| append_ms.saturating_add(surely_passed(delay)));
     delay.into_iter().chain(record.control_number(NOT_BEFORE)).max()
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 use millstream_log::{Log, LogError, Partition};
 use millstream_protocol::frame::queue::{OnDead, QueueConfig, QueueOrdering};
+use millstream_protocol::limits::VISIBILITY_MS_MAX;
 use millstream_protocol::{PartitionId, QueueId};
 
 use super::dead_letters::{DeadLetters, Mover};
@@ -14,7 +15,7 @@ use super::machine::Receipt;
 use super::part::{Part, Snapshot};
 use super::receivers::Receivers;
 use super::rules::Rules;
-use super::settings::{Backoff, Now, Ordering, Settings};
+use super::settings::{Backoff, NACK_DELAY_MS_MAX, Now, Ordering, Settings};
 use super::worker::{Command, Lot, VerbReply};
 use super::{Act, Delivered, Delivery, Outlet, PartState, QueueState, Refusal, Verb, VerbResult};
 use crate::catalog::QueueEntry;
@@ -287,7 +288,10 @@ impl Queue {
                 }
             }
             let room = turn.room as usize;
-            let taken = part.machine.receive(turn.receiver, room, turn.visibility_ms, now).unwrap_or_default();
+            let taken = part
+                .machine
+                .receive(turn.receiver, room, whole(turn.visibility_ms, VISIBILITY_MS_MAX), now)
+                .unwrap_or_default();
             if taken.is_empty() {
                 if batches < BATCHES_AT_ONCE {
                     self.lively.remove(&index);
@@ -426,13 +430,21 @@ impl Queue {
     }
 }
 
+/// A time that is not over early; what is above its limit stays so.
+fn whole(ms: u64, limit: u64) -> u64 {
+    if ms > limit { ms } else { feed::surely_passed(ms).min(limit) }
+}
+
 fn act(part: &mut Part, receipt: Receipt, act: &Act, now: Now) -> VerbResult {
     let machine = &mut part.machine;
     let done = match act {
         Act::Ack => machine.ack(receipt, now),
-        Act::Nack { delay_ms, error } => machine.nack(receipt, *delay_ms, error, now),
+        Act::Nack { delay_ms, error } => {
+            let delay_ms = delay_ms.map(|ms| whole(ms, NACK_DELAY_MS_MAX));
+            machine.nack(receipt, delay_ms, error, now)
+        }
         Act::Release => machine.release(receipt, now),
-        Act::Extend { visibility_ms } => machine.extend(receipt, *visibility_ms, now),
+        Act::Extend { visibility_ms } => machine.extend(receipt, whole(*visibility_ms, VISIBILITY_MS_MAX), now),
         Act::Reject { error } => machine.reject(receipt, error, now),
     };
     done.map_or_else(VerbResult::Refused, |()| VerbResult::Done)
