@@ -145,7 +145,7 @@ impl Ledger {
             Event::Delivered { fence, at_ms, runs } => {
                 let mut fence = *fence;
                 for &(base, len) in runs {
-                    self.firsts.insert(base, First { fence, at_ms: *at_ms, len, left: len });
+                    self.delivered(base, First { fence, at_ms: *at_ms, len, left: len });
                     fence += u64::from(len);
                 }
                 self.fence = self.fence.max(fence.saturating_sub(1));
@@ -200,6 +200,20 @@ impl Ledger {
             take_range(&mut self.marks, &range);
         }
         adopted as u64 + self.settled.insert(range)
+    }
+
+    /// A run, which joins the one that it follows.
+    fn delivered(&mut self, base: u64, run: First) {
+        if let Some((before, last)) = self.firsts.range_mut(..base).next_back()
+            && before + u64::from(last.len) == base
+            && last.fence + u64::from(last.len) == run.fence
+            && last.at_ms == run.at_ms
+            && let Some(len) = last.len.checked_add(run.len)
+        {
+            (last.len, last.left) = (len, last.left + run.left);
+            return;
+        }
+        self.firsts.insert(base, run);
     }
 
     /// An offset's knowledge is in its run no more.
