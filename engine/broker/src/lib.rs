@@ -1,6 +1,6 @@
-//! Millstream's broker: what streams and lakes exist, and where their partitions are. Usable without the network.
+//! Millstream's broker: what streams, lakes and queues exist, and where their partitions are. Usable without the network.
 //!
-//! Every decision is a pure machine ([`catalog`], [`group`]); [`Broker`] is the shell that runs them on the log. No side file
+//! Every decision is a pure machine ([`catalog`], [`group`], [`queue`]); [`Broker`] is the shell that runs them on the log. No side file
 //! holds state: the machines' events are in state logs of the same engine as the records.
 //!
 //! # Example
