@@ -35,6 +35,7 @@ struct Image {
     /// See [`Settled::encode`].
     settled: Vec<u8>,
     marks: Vec<MarkImage>,
+    delayed: Vec<(u64, u64)>,
     firsts: Vec<FirstImage>,
     dying: Vec<Dying>,
     adopted: Vec<(u64, Adopted)>,
@@ -75,6 +76,7 @@ impl Machine for Ledger {
             floor: self.settled.floor(),
             settled: self.settled.encode(),
             marks: self.marks.iter().map(|(offset, mark)| MarkImage { offset: *offset, mark: *mark }).collect(),
+            delayed: self.delayed.iter().map(|(offset, due_ms)| (*offset, *due_ms)).collect(),
             firsts: self.firsts.iter().map(first).collect(),
             dying: self.dying.values().cloned().collect(),
             adopted: self.adopted.iter().map(|(offset, adopted)| (*offset, *adopted)).collect(),
@@ -98,6 +100,7 @@ impl Machine for Ledger {
             fence: image.fence,
             settled: Settled::decode(image.floor, &image.settled)?,
             marks: image.marks.into_iter().map(|image| (image.offset, image.mark)).collect(),
+            delayed: image.delayed.into_iter().collect(),
             firsts: image.firsts.into_iter().map(first).collect(),
             dying: image.dying.into_iter().map(|dying| ((dying.target, dying.sequence), dying)).collect(),
             dying_at: BTreeMap::new(),

@@ -4,7 +4,8 @@
 //!
 //! ```text
 //!  below the floor, or in the set above it   settled                                  0 to 1 bit
-//!  in `marks`                                redelivered, delayed, nacked, dying      40 bytes
+//!  in `marks`                                redelivered, nacked, released             40 bytes
+//!  in `delayed`                              held back, never delivered                16 bytes
 //!  in a run of `firsts`                      delivered once                           a run for each delivered batch
 //!  else, below `judged`                      matches the filter, never delivered      nothing
 //!  at or above `judged`                      not looked at                            nothing
@@ -95,6 +96,8 @@ pub struct Ledger {
     pub(super) fence: u64,
     pub(super) settled: Settled,
     pub(super) marks: BTreeMap<u64, Mark>,
+    /// Never delivered, and when they may be, Unix ms: marks that say nothing else.
+    pub(super) delayed: BTreeMap<u64, u64>,
     pub(super) firsts: BTreeMap<u64, First>,
     /// By partition of the dead-letter stream, and sequence there.
     pub(super) dying: BTreeMap<(u32, u64), Dying>,
@@ -124,7 +127,7 @@ impl Ledger {
 
     /// How many entries it keeps: what its memory and its snapshots are in proportion to, beside the settled offsets.
     pub fn entries(&self) -> usize {
-        self.marks.len() + self.firsts.len() + self.dying.len() + self.adopted.len()
+        self.marks.len() + self.delayed.len() + self.firsts.len() + self.dying.len() + self.adopted.len()
     }
 
     /// Counts since the queue was made.
@@ -152,7 +155,7 @@ impl Ledger {
             }
             Event::Marked { offset, mark } => {
                 self.fence = self.fence.max(mark.fence);
-                if self.marks.insert(*offset, *mark).is_none() {
+                if !self.set_mark(*offset, *mark) {
                     self.leave_run(*offset);
                 }
             }
@@ -191,13 +194,14 @@ impl Ledger {
         // A mark of an adopted message says nothing about the run its offset once lay in, which is gone.
         take_range(&mut self.dying_at, &range);
         if range.end - range.start == 1 {
-            let has_mark = self.marks.remove(&range.start).is_some();
+            let has_mark = self.marks.remove(&range.start).is_some() | self.delayed.remove(&range.start).is_some();
             if !has_mark && !self.settled.contains(range.start) {
                 self.leave_run(range.start);
             }
         } else {
             self.leave_runs(&range);
             take_range(&mut self.marks, &range);
+            take_range(&mut self.delayed, &range);
         }
         adopted as u64 + self.settled.insert(range)
     }
@@ -214,6 +218,29 @@ impl Ledger {
             return;
         }
         self.firsts.insert(base, run);
+    }
+
+    /// Sets a mark; whether there was one.
+    fn set_mark(&mut self, offset: u64, mark: Mark) -> bool {
+        let says_only_when = Mark { due_ms: mark.due_ms, ..Mark::default() } == mark && mark.due_ms > 0;
+        if says_only_when {
+            let was_marked = self.marks.remove(&offset).is_some();
+            return self.delayed.insert(offset, mark.due_ms).is_some() | was_marked;
+        }
+        let was_delayed = self.delayed.remove(&offset).is_some();
+        self.marks.insert(offset, mark).is_some() | was_delayed
+    }
+
+    /// When an unsettled message with a mark may be delivered, Unix ms.
+    pub(super) fn due_ms(&self, offset: u64) -> Option<u64> {
+        self.delayed.get(&offset).copied().or_else(|| self.marks.get(&offset).map(|mark| mark.due_ms))
+    }
+
+    /// The unsettled messages with a mark.
+    pub(super) fn marks(&self) -> impl Iterator<Item = (u64, Mark)> + '_ {
+        let delayed =
+            self.delayed.iter().map(|(offset, due_ms)| (*offset, Mark { due_ms: *due_ms, ..Mark::default() }));
+        self.marks.iter().map(|(offset, mark)| (*offset, *mark)).chain(delayed)
     }
 
     /// An offset's knowledge is in its run no more.
@@ -237,7 +264,9 @@ impl Ledger {
             if common.is_empty() {
                 continue;
             }
-            let marked = self.marks.range(common.clone()).filter(|(at, _)| !self.settled.contains(**at)).count() as u64;
+            let marked = self.marks.range(common.clone()).map(|(at, _)| at);
+            let marked = marked.chain(self.delayed.range(common.clone()).map(|(at, _)| at));
+            let marked = marked.filter(|at| !self.settled.contains(**at)).count() as u64;
             let left = common.end - common.start - self.settled.count(&common) - marked;
             first.left = first.left.saturating_sub(left as u32);
             if first.left == 0 {
@@ -277,6 +306,9 @@ impl Ledger {
         if let Some(mark) = self.marks.get(&offset) {
             return Known::Marked(*mark);
         }
+        if let Some(due_ms) = self.delayed.get(&offset) {
+            return Known::Marked(Mark { due_ms: *due_ms, ..Mark::default() });
+        }
         match self.firsts.range(..=offset).next_back() {
             Some((base, first)) if offset - base < u64::from(first.len) => {
                 Known::Once { fence: first.fence + (offset - base), at_ms: first.at_ms }
@@ -307,6 +339,7 @@ impl Ledger {
         self.settled.cut(end);
         self.judged = self.judged.min(end).max(self.floor());
         self.marks.retain(|offset, _| *offset < end);
+        self.delayed.retain(|offset, _| *offset < end);
         self.dying_at.retain(|offset, _| *offset < end);
         self.adopted.retain(|offset, _| *offset < end);
         // A run across the end keeps what is known of the part that is still there; `left` is counted anew.
@@ -315,7 +348,9 @@ impl Ledger {
             && base + u64::from(first.len) > end
         {
             let range = base..end;
-            let marked = self.marks.range(range.clone()).filter(|(at, _)| !self.settled.contains(**at)).count() as u64;
+            let marked = self.marks.range(range.clone()).map(|(at, _)| at);
+            let marked = marked.chain(self.delayed.range(range.clone()).map(|(at, _)| at));
+            let marked = marked.filter(|at| !self.settled.contains(**at)).count() as u64;
             let left = (end - base) - self.settled.count(&range) - marked;
             match left {
                 0 => drop(self.firsts.remove(&base)),

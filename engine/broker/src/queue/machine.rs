@@ -195,7 +195,7 @@ impl PartitionQueue {
             fresh: Fresh::default(),
             ready: BTreeSet::new(),
             groups: Groups::default(),
-            leases: Leases::default(),
+            leases: Leases::starting(next_fence),
             deadlines: Timers::default(),
             waits: Timers::default(),
             unsynced: VecDeque::new(),
@@ -264,6 +264,11 @@ impl PartitionQueue {
         self.ledger.apply(&event);
         self.pending.push(event);
     }
+}
+
+/// The minute of the machine's clock, of which 65,536 are told apart.
+fn minute(now: Now) -> u16 {
+    (now.mono_ms / 60_000) as u16
 }
 
 fn cut_text(text: &str) -> String {

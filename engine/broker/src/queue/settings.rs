@@ -63,7 +63,7 @@ impl Backoff {
         hash = (hash ^ (hash >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         hash ^= hash >> 27;
         let span = wait / 10;
-        wait - span + if span == 0 { 0 } else { hash % (2 * span + 1) }
+        (wait - span).saturating_add(if span == 0 { 0 } else { hash % (2 * span + 1) })
     }
 }
 

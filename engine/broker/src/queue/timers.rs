@@ -1,8 +1,9 @@
 //! Timers for millions of messages: when which offset is to be looked at again.
 //!
 //! Time is in ticks of [`TICK_MS`]. What is due within about four minutes lies in the bucket of its tick, what is due later
-//! in a bucket of 4,096 ticks that is sorted into fine ones when it comes near: O(1) amortised for each timer, 8 bytes near
-//! and 16 far. A timer is never cancelled: who owns it asks, when it fires, whether it still means anything.
+//! in a bucket of 4,096 ticks that is sorted into fine ones when it comes near: O(1) amortised for each timer, 8 bytes each,
+//! since its owner knows when it is due. A timer is never cancelled: who owns it asks, when it fires, whether it still means
+//! anything.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +26,7 @@ pub(super) fn tick_at(ms: u64) -> u64 {
 pub(super) struct Timers {
     near: BTreeMap<u64, Vec<u64>>,
     /// By tick ÷ 4,096.
-    far: BTreeMap<u64, Vec<(u64, u64)>>,
+    far: BTreeMap<u64, Vec<u64>>,
     /// Ticks at or above it are far.
     horizon: u64,
     len: usize,
@@ -42,13 +43,13 @@ impl Timers {
         if tick < self.horizon {
             self.near.entry(tick).or_default().push(offset);
         } else {
-            self.far.entry(tick / NEAR_TICKS).or_default().push((tick, offset));
+            self.far.entry(tick / NEAR_TICKS).or_default().push(offset);
         }
     }
 
-    /// Takes the offsets that are due, in order of their ticks.
-    pub fn fire(&mut self, now: u64) -> Vec<u64> {
-        self.approach(now);
+    /// Takes the offsets that are due, in order of their ticks. `due` says at which tick an offset is; `None`: not any more.
+    pub fn fire(&mut self, now: u64, due: impl Fn(u64) -> Option<u64>) -> Vec<u64> {
+        self.approach(now, due);
         let later = self.near.split_off(&(now + 1));
         let due = std::mem::replace(&mut self.near, later);
         let due: Vec<u64> = due.into_values().flatten().collect();
@@ -63,15 +64,19 @@ impl Timers {
     }
 
     /// Sorts the far buckets that have come near.
-    fn approach(&mut self, now: u64) {
+    fn approach(&mut self, now: u64, due: impl Fn(u64) -> Option<u64>) {
         let first_far = now / NEAR_TICKS + 2;
         if first_far * NEAR_TICKS <= self.horizon {
             return;
         }
         self.horizon = first_far * NEAR_TICKS;
         let still_far = self.far.split_off(&first_far);
-        for (tick, offset) in std::mem::replace(&mut self.far, still_far).into_values().flatten() {
-            self.near.entry(tick).or_default().push(offset);
+        for offset in std::mem::replace(&mut self.far, still_far).into_values().flatten() {
+            self.len -= 1;
+            // It may have been put off since, or mean nothing any more.
+            if let Some(tick) = due(offset) {
+                self.push(tick, offset);
+            }
         }
     }
 }
@@ -90,7 +95,9 @@ mod tests {
                 timers.push(now + delay, offset as u64);
                 waiting.push((now + delay, offset as u64));
                 now += pass;
-                let mut fired = timers.fire(now);
+                let mut fired = timers.fire(now, |offset| {
+                    waiting.iter().find(|(_, one)| *one == offset).map(|(tick, _)| *tick)
+                });
                 fired.sort_unstable();
                 let mut due: Vec<u64> =
                     waiting.extract_if(.., |(tick, _)| *tick <= now).map(|(_, offset)| offset).collect();

@@ -86,8 +86,7 @@ impl PartitionQueue {
             self.propose(Event::Marked { offset, mark });
         }
         let deadline = tick_after(now.mono_ms + visibility_ms);
-        self.leases
-            .insert(offset, Lease { fence, deadline: deadline as u32, began: tick_at(now.mono_ms) as u32, receiver });
+        self.leases.insert(offset, Lease { fence, deadline: deadline as u32, began: minute(now), receiver });
         self.deadlines.push(deadline, offset);
         let redriven = self.ledger.adopted.get(&offset).map_or(0, |adopted| adopted.redriven);
         let receipt = Receipt { epoch: self.ledger.epoch, offset, redriven, fence };

@@ -72,11 +72,10 @@ impl PartitionQueue {
         let unsettled = open.end - open.start - self.ledger.settled.count(&open) + self.ledger.adopted.len() as u64;
         let in_flight = self.leases.len() as u64;
         let dying = self.ledger.dying_at.len() as u64;
-        let waits = |(offset, mark): &(&u64, &Mark)| {
-            mark.due_ms > now.wall_ms && !self.leases.contains(**offset) && !self.ledger.is_dying(**offset)
+        let waits = |(offset, mark): &(u64, Mark)| {
+            mark.due_ms > now.wall_ms && !self.leases.contains(*offset) && !self.ledger.is_dying(*offset)
         };
-        let later = self.fresh.later(now.wall_ms);
-        let delayed = self.ledger.marks.iter().filter(waits).count() as u64 + later;
+        let delayed = self.ledger.marks().filter(waits).count() as u64 + self.fresh.later(now.wall_ms);
         let parked = self.ledger.marks.values().filter(|mark| mark.is_parked).count() as u64;
         let available = unsettled.saturating_sub(in_flight + dying + delayed + parked);
         Counts { available, in_flight, delayed, dying, parked }

@@ -7,7 +7,8 @@ impl PartitionQueue {
     pub fn tick(&mut self, now: Now) {
         let tick = tick_at(now.mono_ms);
         let mut over: Vec<u64> = Vec::new();
-        for offset in self.deadlines.fire(tick) {
+        let deadline = |offset| self.leases.get(offset).map(|lease| u64::from(lease.deadline));
+        for offset in self.deadlines.fire(tick, deadline) {
             if self.leases.get(offset).is_some_and(|lease| u64::from(lease.deadline) <= tick) {
                 over.push(offset);
             }
@@ -25,7 +26,8 @@ impl PartitionQueue {
                 self.end(offset, End::Over, now);
             }
         }
-        for offset in self.waits.fire(tick_at(now.wall_ms)) {
+        let due = |offset| self.ledger.due_ms(offset).map(tick_after);
+        for offset in self.waits.fire(tick_at(now.wall_ms), due) {
             if self.ledger.is_settled(offset) || self.leases.contains(offset) {
                 continue;
             }

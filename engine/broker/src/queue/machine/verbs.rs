@@ -92,8 +92,10 @@ impl PartitionQueue {
         let offset = receipt.offset;
         self.check_live(receipt)?;
         let deadline = tick_after(now.mono_ms.saturating_add(visibility_ms));
-        let began = self.leases.get(offset).map_or(0, |lease| u64::from(lease.began));
-        if visibility_ms > VISIBILITY_MS_MAX || deadline > began + tick_after(VISIBILITY_MS_MAX) + 1 {
+        let minutes = self.leases.get(offset).map_or(0, |lease| minute(now).wrapping_sub(lease.began));
+        // Whole minutes: a delivery may last up to one more than it should.
+        let lasts_ms = u64::from(minutes.saturating_sub(1)) * 60_000 + visibility_ms.min(VISIBILITY_MS_MAX);
+        if visibility_ms > VISIBILITY_MS_MAX || lasts_ms > VISIBILITY_MS_MAX {
             return Err(Refusal::VisibilityOutOfRange);
         }
         let run = match self.groups.group_of(offset) {
