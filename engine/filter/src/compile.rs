@@ -13,7 +13,7 @@ use crate::lower::{self, Roots};
 use crate::node::Node;
 use crate::scan;
 
-/// Measured with the deepest texts that `scan` lets through: they need less than 8 MiB without optimisation.
+/// Eight times what the deepest texts that `scan` lets through need as the tests are built, with little optimisation.
 const STACK_BYTES: usize = 64 << 20;
 
 /// Compiles `text`. Takes a thread for about a millisecond, the first time some more.
