@@ -81,12 +81,13 @@ pub const FILTER_TEXT_BYTES_MAX: usize = 1 << 10;
 pub const FILTER_OPERATORS_MAX: usize = 256;
 /// The deepest brackets of a filter.
 pub const FILTER_NESTING_MAX: usize = 16;
-/// The work that one evaluation of a filter may do, in steps: a step is an operator, an element compared or 64 bytes of text
-/// looked at (an error of that record beyond: it does not match).
+/// The work that one evaluation of a filter may do, in steps: an operator, an element compared, 64 bytes of text looked at or
+/// 16 copied (an error of that record beyond: it does not match).
 pub const FILTER_STEPS_MAX: u32 = 1 << 18;
 /// The deepest JSON that a filter reads (an error of that record beyond).
 pub const FILTER_VALUE_DEPTH_MAX: usize = 64;
-/// The most JSON values in one record that a filter reads (an error of that record beyond): each takes 24 to 64 bytes of memory.
+/// The most JSON values in one record that a filter reads (an error of that record beyond): each takes up to about
+/// 100 bytes of memory.
 pub const FILTER_VALUE_PARTS_MAX: usize = 1 << 18;
 
 const _: () = assert!(RECORD_BYTES_DEFAULT <= RECORD_BYTES_MAX, "the default must be legal");

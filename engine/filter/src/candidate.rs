@@ -13,8 +13,8 @@ use crate::value::{Map, Part, Value};
 
 /// A record, and what filters have read of it so far: each part once, however many filters ask, and only if one does.
 ///
-/// Made in a few nanoseconds. Memory, once a filter has named `value`: up to 64 bytes for each JSON value in it, freed with
-/// this.
+/// Made in a few nanoseconds. Memory, once a filter has named `value`: up to about 100 bytes for each JSON value in it (26 MiB
+/// at their limit), freed with this.
 pub struct Candidate<'a> {
     record: RecordRef<'a>,
     key: OnceCell<Value<'a>>,

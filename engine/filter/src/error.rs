@@ -80,9 +80,9 @@ pub enum Reason {
         /// The operator or function.
         operation: &'static str,
         /// The type of its first operand.
-        left: &'static str,
+        left: ValueType,
         /// The type of its second.
-        right: &'static str,
+        right: ValueType,
     },
     /// An operator or function that does not take such a value.
     #[error("{operation} does not take {operand}")]
@@ -90,7 +90,7 @@ pub enum Reason {
         /// The operator or function.
         operation: &'static str,
         /// The type of its operand.
-        operand: &'static str,
+        operand: ValueType,
     },
     /// A list that is shorter.
     #[error("the list has no element at that index")]
@@ -117,9 +117,53 @@ pub enum Reason {
     #[error("the result is {got}, not true or false")]
     NotBool {
         /// The type of the result.
-        got: &'static str,
+        got: ValueType,
     },
     /// The work is more than [`FILTER_STEPS_MAX`](millstream_protocol::limits::FILTER_STEPS_MAX).
     #[error("the filter takes more steps on this record than it may")]
     Steps,
 }
+
+/// The type of a value in a filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ValueType {
+    /// `null`: also a tombstone, an absent key, a header without a value.
+    Null,
+    /// `true` or `false`.
+    Bool,
+    /// A number of 64 signed bits.
+    Int,
+    /// Any other number.
+    Double,
+    /// UTF-8.
+    String,
+    /// A key or header that is not UTF-8, or `b"…"`.
+    Bytes,
+    /// A time in UTC.
+    Timestamp,
+    /// The time between two.
+    Duration,
+    /// A list.
+    List,
+    /// An object of JSON, or the headers.
+    Map,
+}
+
+impl fmt::Display for ValueType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ValueType::Null => "null",
+            ValueType::Bool => "a bool",
+            ValueType::Int => "an int",
+            ValueType::Double => "a double",
+            ValueType::String => "a string",
+            ValueType::Bytes => "bytes",
+            ValueType::Timestamp => "a timestamp",
+            ValueType::Duration => "a duration",
+            ValueType::List => "a list",
+            ValueType::Map => "a map",
+        })
+    }
+}
+
+const _: () = assert!(size_of::<FilterError>() <= 32, "every step of an evaluation returns one, or a value");

@@ -77,6 +77,7 @@ impl<'v, 'a> Evaluation<'v, 'a> {
                 self.index(&of, &index).map_err(|reason| fail(node, reason))
             }
             Kind::List(elements) => {
+                self.budget.take_allocation().map_err(|spent| fail(node, spent.into()))?;
                 let values = elements.iter().map(|element| self.value(element)).collect::<Result<_, _>>()?;
                 Ok(Value::list(values))
             }
@@ -191,7 +192,7 @@ impl<'v, 'a> Evaluation<'v, 'a> {
                 let index = match *index {
                     Value::Int(index) => index,
                     Value::Double(index) if index.fract() == 0.0 && index.abs() < 1e15 => index as i64,
-                    _ => return Err(Reason::Mismatch { operation: "`[]`", left: "a list", right: index.kind() }),
+                    _ => return Err(Reason::Mismatch { operation: "`[]`", left: of.kind(), right: index.kind() }),
                 };
                 usize::try_from(index).ok().and_then(|index| list.get(index)).cloned().ok_or(Reason::OutOfRange)
             }
@@ -244,15 +245,18 @@ impl<'v, 'a> Evaluation<'v, 'a> {
             (Multiply, Value::Double(a), Value::Double(b)) => Ok(Value::Double(a * b)),
             (Divide, Value::Double(a), Value::Double(b)) => Ok(Value::Double(a / b)),
             (Add, Value::Text(a), Value::Text(b)) => {
-                self.budget.take_bytes(a.len() + b.len())?;
+                self.budget.take_allocation()?;
+                self.budget.take_copied(a.len() + b.len())?;
                 Ok(Value::text([&**a, &**b].concat()))
             }
             (Add, Value::Bytes(a), Value::Bytes(b)) => {
-                self.budget.take_bytes(a.len() + b.len())?;
+                self.budget.take_allocation()?;
+                self.budget.take_copied(a.len() + b.len())?;
                 Ok(Value::Bytes(Part::Shared([&**a, &**b].concat().into())))
             }
             (Add, Value::List(a), Value::List(b)) => {
-                self.budget.take_elements(a.len() + b.len())?;
+                self.budget.take_allocation()?;
+                self.budget.take_elements((a.len() + b.len()).saturating_mul(4))?;
                 Ok(Value::list([&**a, &**b].concat()))
             }
             (Add, Value::Time(time), Value::Span(by)) | (Add, Value::Span(by), Value::Time(time)) => {

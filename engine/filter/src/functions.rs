@@ -5,8 +5,7 @@ use std::fmt;
 use chrono::{DateTime, Datelike, TimeDelta, Timelike, Utc};
 
 use crate::budget::Budget;
-use crate::error::Reason;
-use crate::node::Sort;
+use crate::error::{Reason, ValueType};
 use crate::text::{self, Network};
 use crate::time;
 use crate::value::{Part, Value};
@@ -130,16 +129,16 @@ impl Function {
     }
 
     /// The type of its results.
-    pub fn sort(self) -> Sort {
+    pub fn result(self) -> ValueType {
         match self {
-            Function::Contains | Function::StartsWith | Function::EndsWith => Sort::Bool,
-            Function::Like | Function::InCidr | Function::Subject | Function::Bool => Sort::Bool,
-            Function::LowerAscii | Function::String => Sort::Text,
-            Function::Size | Function::Int | Function::Clock(_) => Sort::Other("an int"),
-            Function::Double => Sort::Other("a double"),
-            Function::Bytes => Sort::Other("bytes"),
-            Function::Timestamp => Sort::Other("a timestamp"),
-            Function::Duration => Sort::Other("a duration"),
+            Function::Contains | Function::StartsWith | Function::EndsWith => ValueType::Bool,
+            Function::Like | Function::InCidr | Function::Subject | Function::Bool => ValueType::Bool,
+            Function::LowerAscii | Function::String => ValueType::String,
+            Function::Size | Function::Int | Function::Clock(_) => ValueType::Int,
+            Function::Double => ValueType::Double,
+            Function::Bytes => ValueType::Bytes,
+            Function::Timestamp => ValueType::Timestamp,
+            Function::Duration => ValueType::Duration,
         }
     }
 
@@ -157,6 +156,7 @@ impl Function {
             (Function::Size, Value::Map(map)) => Value::Int(map.len() as i64),
             (Function::LowerAscii, Value::Text(text)) => {
                 if text.bytes().any(|b| b.is_ascii_uppercase()) {
+                    budget.take_copied(text.len())?;
                     Value::text(text.to_ascii_lowercase())
                 } else {
                     Value::Text(text)
@@ -181,7 +181,7 @@ impl Function {
             (Function::String, Value::Int(number)) => Value::text(number.to_string()),
             (Function::String, Value::Double(number)) => Value::text(number.to_string()),
             (Function::String, Value::Bytes(bytes)) => {
-                budget.take_bytes(bytes.len())?;
+                budget.take_copied(bytes.len())?;
                 Value::text(std::str::from_utf8(&bytes).map_err(|_| unreadable())?.to_owned())
             }
             (Function::Bool, Value::Bool(truth)) => Value::Bool(truth),
@@ -191,7 +191,10 @@ impl Function {
                 _ => return Err(unreadable()),
             },
             (Function::Bytes, Value::Bytes(bytes)) => Value::Bytes(bytes),
-            (Function::Bytes, Value::Text(text)) => Value::Bytes(Part::Shared(text.as_bytes().into())),
+            (Function::Bytes, Value::Text(text)) => {
+                budget.take_copied(text.len())?;
+                Value::Bytes(Part::Shared(text.as_bytes().into()))
+            }
             (Function::Timestamp, Value::Time(time)) => Value::Time(time),
             (Function::Timestamp, Value::Text(text)) => {
                 Value::Time(time::parse_timestamp(&text).ok_or_else(unreadable)?)

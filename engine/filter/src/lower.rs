@@ -6,7 +6,7 @@
 use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue, SourceInfo, operators};
 use millstream_protocol::limits::FILTER_TEXT_BYTES_MAX;
 
-use crate::error::FilterInvalid;
+use crate::error::{FilterInvalid, ValueType};
 use crate::evaluate::Evaluation;
 use crate::functions::{self, FUNCTIONS, Function, Style};
 use crate::node::{Arithmetic, Comparison, Kind, Macro, Node, Root, Sort, Step};
@@ -16,6 +16,9 @@ use crate::value::{Part, Value};
 const _: () = assert!(FILTER_TEXT_BYTES_MAX <= u32::MAX as usize, "positions are u32");
 
 type Lowered = Result<Node, FilterInvalid>;
+
+/// What makes an expression of two operands.
+type OfTwo = fn(Box<[Node; 2]>) -> Kind;
 
 /// Lowers the tree of `text`.
 pub fn lower(text: &str, source: &SourceInfo, tree: &IdedExpr) -> Result<(Node, Roots), FilterInvalid> {
@@ -178,7 +181,7 @@ impl<'t> Lowering<'t> {
         expr: &'t IdedExpr,
         left: &'t IdedExpr,
         right: &'t IdedExpr,
-        kind: fn(Box<[Node; 2]>) -> Kind,
+        kind: OfTwo,
         sign: &str,
     ) -> Lowered {
         let operands = [self.expression(left)?, self.expression(right)?];
@@ -280,9 +283,9 @@ impl<'t> Lowering<'t> {
     /// Refuses what never is a truth.
     fn must_be_truth(&self, node: &Node, what: &str, at: usize) -> Result<(), FilterInvalid> {
         let kind = match node.sort() {
-            Sort::Bool | Sort::Open => return Ok(()),
-            Sort::Text => "a string",
-            Sort::Other(kind) => kind,
+            Sort::Open | Sort::Of(ValueType::Bool) => return Ok(()),
+            Sort::Of(kind) => kind.to_string(),
+            Sort::NoTruth => "a number, string, list or time".into(),
         };
         Err(self.error(at, format!("{what} {kind}, never true or false: compare it with something")))
     }
@@ -335,7 +338,7 @@ fn macro_named(name: &str) -> Option<Macro> {
     }
 }
 
-fn operator_named(name: &str) -> Option<fn(Box<[Node; 2]>) -> Kind> {
+fn operator_named(name: &str) -> Option<OfTwo> {
     Some(match name {
         operators::EQUALS => Kind::Equal,
         operators::NOT_EQUALS => Kind::Unequal,

@@ -1,5 +1,6 @@
 //! A compiled filter: CEL's syntax tree, checked, with its names resolved and its constants computed.
 
+use crate::error::ValueType;
 use crate::functions::Function;
 use crate::text::Network;
 use crate::value::Value;
@@ -122,12 +123,12 @@ impl Macro {
     }
 }
 
-/// The type of an expression, where its text alone says it.
+/// The type of an expression, as far as its text alone says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sort {
-    Bool,
-    Text,
-    Other(&'static str),
+    Of(ValueType),
+    /// One of several, none of them a truth.
+    NoTruth,
     /// It depends on the record.
     Open,
 }
@@ -136,8 +137,8 @@ impl Node {
     /// What can be said of its result without a record.
     pub fn sort(&self) -> Sort {
         match &self.kind {
-            Kind::Constant(Value::Bool(_))
-            | Kind::Has(..)
+            Kind::Constant(value) => Sort::Of(value.kind()),
+            Kind::Has(..)
             | Kind::Or(_)
             | Kind::And(_)
             | Kind::Not(_)
@@ -146,18 +147,12 @@ impl Node {
             | Kind::Order(..)
             | Kind::In(_)
             | Kind::InNetwork(..)
-            | Kind::Each(Macro::All | Macro::Exists | Macro::ExistsOne, _) => Sort::Bool,
-            Kind::Constant(Value::Text(_)) => Sort::Text,
-            Kind::Constant(value) => Sort::Other(value.kind()),
-            Kind::Path(Root::Headers, steps) if steps.is_empty() => Sort::Other("a map"),
-            Kind::Path(Root::Timestamp, steps) if steps.is_empty() => Sort::Other("a timestamp"),
-            Kind::Negate(_) => Sort::Other("a number"),
-            Kind::Arithmetic(Arithmetic::Multiply | Arithmetic::Divide | Arithmetic::Remainder, _) => {
-                Sort::Other("a number")
-            }
-            Kind::Arithmetic(..) => Sort::Other("a number, string, list or time"),
-            Kind::List(_) | Kind::MapIf(_) | Kind::Each(Macro::Filter | Macro::Map, _) => Sort::Other("a list"),
-            Kind::Call(function, _) => function.sort(),
+            | Kind::Each(Macro::All | Macro::Exists | Macro::ExistsOne, _) => Sort::Of(ValueType::Bool),
+            Kind::Path(Root::Headers, steps) if steps.is_empty() => Sort::Of(ValueType::Map),
+            Kind::Path(Root::Timestamp, steps) if steps.is_empty() => Sort::Of(ValueType::Timestamp),
+            Kind::Negate(_) | Kind::Arithmetic(..) => Sort::NoTruth,
+            Kind::List(_) | Kind::MapIf(_) | Kind::Each(Macro::Filter | Macro::Map, _) => Sort::Of(ValueType::List),
+            Kind::Call(function, _) => Sort::Of(function.result()),
             Kind::Choose(operands) => {
                 let [_, yes, no] = &**operands;
                 let (yes, no) = (yes.sort(), no.sort());

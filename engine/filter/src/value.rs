@@ -11,6 +11,7 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::budget::{Budget, Spent};
+use crate::error::ValueType;
 
 /// Borrowed from the record or the filter, or shared.
 #[derive(Debug)]
@@ -98,19 +99,19 @@ impl<'v> Value<'v> {
         })
     }
 
-    /// The name of its type.
-    pub fn kind(&self) -> &'static str {
+    /// Its type.
+    pub fn kind(&self) -> ValueType {
         match self {
-            Value::Null => "null",
-            Value::Bool(_) => "a bool",
-            Value::Int(_) => "an int",
-            Value::Double(_) => "a double",
-            Value::Text(_) => "a string",
-            Value::Bytes(_) => "bytes",
-            Value::Time(_) => "a timestamp",
-            Value::Span(_) => "a duration",
-            Value::List(_) => "a list",
-            Value::Map(_) => "a map",
+            Value::Null => ValueType::Null,
+            Value::Bool(_) => ValueType::Bool,
+            Value::Int(_) => ValueType::Int,
+            Value::Double(_) => ValueType::Double,
+            Value::Text(_) => ValueType::String,
+            Value::Bytes(_) => ValueType::Bytes,
+            Value::Time(_) => ValueType::Timestamp,
+            Value::Span(_) => ValueType::Duration,
+            Value::List(_) => ValueType::List,
+            Value::Map(_) => ValueType::Map,
         }
     }
 
@@ -195,6 +196,10 @@ impl<'v> Value<'v> {
 /// How many members are searched from the front; more of them are sorted.
 const UNSORTED_MAX: usize = 16;
 
+fn by_name(a: &(Part<'_, str>, Value<'_>), b: &(Part<'_, str>, Value<'_>)) -> Ordering {
+    a.0.as_bytes().cmp(b.0.as_bytes())
+}
+
 /// Names and values; of a repeated name the last. Many are sorted by name, so that no filter times many members is slow.
 #[derive(Debug, Default)]
 pub struct Map<'v> {
@@ -206,7 +211,7 @@ impl<'v> Map<'v> {
         // The sort is stable, so the last of equal names is the last that came: later ones go first, the first is kept.
         if members.len() > UNSORTED_MAX {
             members.reverse();
-            members.sort_by(|(a, _), (b, _)| (**a).cmp(&**b));
+            members.sort_by(by_name);
             members.dedup_by(|(later, _), (kept, _)| **later == **kept);
         } else {
             let mut at = 0;
@@ -218,6 +223,9 @@ impl<'v> Map<'v> {
                     at += 1;
                 }
             }
+        }
+        if members.capacity() > 2 * members.len() {
+            members.shrink_to_fit();
         }
         Self { members }
     }

@@ -17,9 +17,9 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 
 /// Far more than any text takes on an idle machine, without optimisation; a stall takes for ever.
-const COMPILE_MAX: Duration = Duration::from_secs(10);
+const COMPILE_MAX: Duration = Duration::from_secs(2);
 /// The same for one evaluation: its steps are counted, not its time.
-const EVALUATE_MAX: Duration = Duration::from_secs(5);
+const EVALUATE_MAX: Duration = Duration::from_secs(2);
 /// A quarter of what threads get by default.
 const EVALUATION_STACK_BYTES: usize = 512 << 10;
 
