@@ -196,10 +196,13 @@ impl Model {
             }
             Op::UpdateQueue(queue, dead) => {
                 let dead = dead.map(|n| format!("s{n}"));
-                let Some((stream, ..)) = self.queues.get(&format!("q{queue}")).cloned() else {
+                let Some((stream, before, ..)) = self.queues.get(&format!("q{queue}")).cloned() else {
                     return Err(Code::UnknownQueue);
                 };
                 self.check_queue(&stream, dead.as_ref())?;
+                if before.is_some() && before != dead {
+                    return Err(Code::IllegalSetting);
+                }
                 self.queues.entry(format!("q{queue}")).and_modify(|(_, known, ..)| *known = dead);
             }
             Op::MoveQueue(queue) => match self.queues.get_mut(&format!("q{queue}")) {
