@@ -222,7 +222,7 @@ impl Function {
         };
         budget.take_bytes(searched)?;
         Ok(Value::Bool(match self {
-            Function::Contains => text.contains(&**other),
+            Function::Contains => text::contains(text, other),
             Function::StartsWith => text.starts_with(&**other),
             Function::EndsWith => text.ends_with(&**other),
             Function::Like => text::like(text, other),

@@ -32,19 +32,19 @@
 //! **Bounds**, in `millstream_protocol::limits`: 1 KiB of text, 256 operators, 16 brackets deep; 262,144 steps an evaluation; JSON of 64
 //! levels and 262,144 values.
 //!
-//! **What it costs** (`examples/speed.rs` at opt-level 3, on two busy cores, 2026-11-26; the example above on
-//! the flights sample, 258 bytes a record): reading the JSON 1.6 µs, once for all filters of a record; an evaluation 0.15 µs, or
-//! 0.3 to 0.5 µs on a record that is in no cache. The worst: 40 to 60 ms to read a record of as many JSON values as may be, and
-//! 5 to 15 ms for the greediest filter on it; ordinary greed (`x in value.l` for each `x` in `value.l`) ends after 8 ms. Compiling takes
-//! 0.2 to 0.7 ms, most of it the thread. An evaluation needs less than 512 KiB of stack.
+//! **What it costs** (`examples/speed.rs` at opt-level 3, on two busy cores, 2026-11-26, several runs; the example above on the
+//! flights sample, 258 bytes a record): reading the JSON 0.9 to 1.6 µs, once for all filters of a record; an evaluation 0.11 to
+//! 0.15 µs, or 0.2 to 0.5 µs on a record that is in no cache. The worst: 25 to 80 ms to read a record of as many JSON values as may
+//! be, and 5 to 18 ms for the greediest filter on it (`x in value.l` for each `x` in `value.l` ends after 8). Compiling takes 0.15 to
+//! 2 ms, most of it the thread's start. An evaluation needs less than 512 KiB of stack.
 //!
 //! **Why an interpreter of our own.** The crate `cel` parses; its interpreter has no bound on work (a macro over a list in a
-//! large record, `+` on long strings, errors that copy their operands), and takes 0.7 to 0.8 µs for the same filter in the same run,
-//! five times ours, which is what twenty queues on one stream pay twenty times. `tests/differential.rs` holds ours
+//! large record, `+` on long strings, errors that copy their operands), and takes 0.4 to 0.8 µs for the same filter in the same
+//! runs, three to five times ours, which twenty queues on one stream would pay twenty times. `tests/differential.rs` holds ours
 //! against it: the same answers on what both do.
 //!
-//! **Not done**: reading only the members that filters name. Walking over the rest while still checking it as strictly (so that no
-//! filter's answer depends on which others there are) takes 0.6 µs of the 1.4 to 1.6, so at most half of the reading could be saved.
+//! **Not done**: reading only the members that filters name. Walking over the rest while still checking it as strictly (so that
+//! no filter's answer depends on which others there are) took 0.6 µs where reading all took 1.4, so at most half could be saved.
 //!
 //! Proof: `tests/operators.rs` (every operator of SNS and EventBridge, each error), `tests/hostile.rs` (no text and no record
 //! aborts, panics or stalls), `tests/differential.rs`; `examples/speed.rs` prints what it costs.

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use memchr::memmem;
+
 /// Whether `text` fits `pattern`, in which `*` stands for any characters, also none. There is no escape.
 ///
 /// The part before the first `*` must begin the text, the part after the last must end it; each part between is taken
@@ -10,14 +12,20 @@ pub fn like(text: &str, pattern: &str) -> bool {
     let Some((prefix, rest)) = pattern.split_once('*') else { return text == pattern };
     let Some(text) = text.strip_prefix(prefix) else { return false };
     let (middle, suffix) = rest.rsplit_once('*').unwrap_or(("", rest));
-    let Some(mut text) = text.strip_suffix(suffix) else { return false };
+    let Some(text) = text.strip_suffix(suffix) else { return false };
+    let mut rest = text.as_bytes();
     for part in middle.split('*') {
-        match text.split_once(part) {
-            Some((_, after)) => text = after,
+        match memmem::find(rest, part.as_bytes()) {
+            Some(at) => rest = &rest[at + part.len()..],
             None => return false,
         }
     }
     true
+}
+
+/// Whether `part` lies in `text`.
+pub fn contains(text: &str, part: &str) -> bool {
+    memmem::find(text.as_bytes(), part.as_bytes()).is_some()
 }
 
 /// Whether a subject, tokens with dots between, fits a pattern in which `*` stands for one token and `>`, at the end, for one
