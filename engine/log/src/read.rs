@@ -266,7 +266,9 @@ impl BufferPool {
         let page = memory.as_ptr().align_offset(PAGE_BYTES).min(PAGE_BYTES);
         let start = page + (position % PAGE_BYTES as u64) as usize;
         let pool = if pooled { Arc::downgrade(self) } else { Weak::new() };
-        let mut buffer = Buffer { memory, start, length, pool };
+        // Where the memory happens to lie must not decide how often the file is read: the same reads give the same calls.
+        let room_end = memory.len() - PAGE_BYTES + page;
+        let mut buffer = Buffer { memory, start, length, room_end, pool };
         let read = segment.read_at(&mut buffer.memory[start..start + length], position)?;
         buffer.length = read;
         Ok(buffer)
@@ -277,7 +279,7 @@ impl Buffer {
     /// The same with more of the file behind it, up to `length` in all; `None` if there is no room.
     fn grown(mut self, segment: &Segment, position: u64, length: usize) -> io::Result<Option<Self>> {
         let (have, end) = (self.start + self.length, self.start + length);
-        if end > self.memory.len() {
+        if end > self.room_end {
             return Ok(None);
         }
         let read = segment.read_at(&mut self.memory[have..end], position + self.length as u64)?;
@@ -291,6 +293,8 @@ struct Buffer {
     memory: Vec<u8>,
     start: usize,
     length: usize,
+    /// How far it may grow.
+    room_end: usize,
     pool: Weak<BufferPool>,
 }
 
