@@ -52,6 +52,18 @@ pub const FILTER_BYTES_MAX: usize = 1 << 10;
 pub const VISIBILITY_MS_MAX: u64 = 12 * 60 * 60 * 1_000;
 /// The longest delay of a queue, in milliseconds (`IllegalSetting` beyond): 15 minutes.
 pub const QUEUE_DELAY_MS_MAX: u64 = 15 * 60 * 1_000;
+/// The messages that one frame of verbs speaks of (connection closed beyond).
+pub const QUEUE_VERBS_MAX: usize = 16 << 10;
+/// The most messages of one receive (`IllegalSetting` beyond).
+pub const RECEIVE_MESSAGES_MAX: u32 = 1_000;
+/// The most bytes of one receive (`IllegalSetting` beyond).
+pub const RECEIVE_BYTES_MAX: u32 = 1 << 20;
+/// The longest wait of a receive, in milliseconds (`IllegalSetting` beyond).
+pub const RECEIVE_WAIT_MS_MAX: u64 = 60_000;
+/// The most messages that a receiver which comes back may name as still its own (`IllegalSetting` beyond).
+pub const QUEUE_HELD_MAX: usize = 50_000;
+/// The most messages that one peek shows (`IllegalSetting` beyond).
+pub const PEEK_MESSAGES_MAX: u32 = 100;
 /// The producer names that a server remembers; beyond it the one that was named longest ago is forgotten, and its producer
 /// fenced (`Fenced`).
 pub const PRODUCER_NAMES_MAX: usize = 10_000;

@@ -46,6 +46,9 @@ pub enum BrokerError {
     /// A name that is not legal.
     #[error("illegal name: {0}")]
     IllegalName(#[from] IllegalName),
+    /// A visibility above 12 hours.
+    #[error("a visibility of {0} ms is out of range: use 0 to 43200000 (12 hours)")]
+    VisibilityOutOfRange(u64),
     /// A setting outside its range.
     #[error("{setting} is {value}, legal is {legal}: change it")]
     IllegalSetting {
@@ -177,6 +180,7 @@ impl BrokerError {
             BrokerError::AutoCreateForbidden(_) => Code::UnknownStream,
             BrokerError::IllegalName(_) => Code::IllegalName,
             BrokerError::IllegalSetting { .. } => Code::IllegalSetting,
+            BrokerError::VisibilityOutOfRange(_) => Code::VisibilityOutOfRange,
             BrokerError::UnknownLake(_) => Code::UnknownLake,
             BrokerError::LakeExists(_) => Code::LakeExists,
             BrokerError::UnknownQueue(_) => Code::UnknownQueue,

@@ -29,6 +29,7 @@ mod recovery;
 mod stream;
 
 pub use broker::{Broker, BrokerConfig, Lake};
+pub use catalog::QueueEntry;
 pub use error::BrokerError;
 pub use group::{GroupStats, Heartbeat};
 pub use recovery::Recovery;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use millstream_broker::queue::{Act, Delivered, Outlet, QueueHandle, QueueReceiver, Receipt, Verb};
+use millstream_broker::queue::{Act, Delivered, Outlet, QueueHandle, QueueReceiver, Receipt, Receiving, Verb};
 use millstream_broker::{Broker, BrokerConfig, Stream};
 use millstream_protocol::batch::{BatchBuilder, BatchView, Codec};
 use millstream_protocol::frame::control::{CreateMode, StreamConfig};
@@ -87,7 +87,7 @@ impl Inbox {
 
 fn receive(queue: &QueueHandle, key: u128, window: u32, visibility_ms: Option<u64>) -> (QueueReceiver, Arc<Inbox>) {
     let inbox = Arc::new(Inbox::default());
-    (queue.receive(key, inbox.clone(), window, visibility_ms).unwrap(), inbox)
+    (queue.receive(Receiving { key, outlet: inbox.clone(), window, visibility_ms, held: None }).unwrap(), inbox)
 }
 
 fn say(queue: &QueueHandle, message: &Message, act: Act) -> Result<(), Code> {

@@ -19,15 +19,15 @@ pub(crate) struct Principal {
 pub(crate) enum Action {
     /// Append.
     Produce,
-    /// Fetch; work in a group.
+    /// Fetch; work in a group; receive from a queue.
     Consume,
     /// Learn that it exists, and its state.
     Describe,
-    /// Make a stream.
+    /// Make a stream or a queue.
     Create,
-    /// Forget records of a stream; move a group's offsets.
+    /// Forget records of a stream; move a group's offsets; change, purge, seek or pause a queue.
     Alter,
-    /// Delete a stream or a group.
+    /// Delete a stream, a group or a queue.
     Delete,
     /// Make, flush or remove a lake.
     LakeManage,
@@ -44,6 +44,8 @@ pub(crate) enum Resource<'a> {
     Lake(&'a str),
     /// A consumer group, by name.
     Group(&'a str),
+    /// A queue, by name.
+    Queue(&'a str),
 }
 
 /// Whether `principal` may do `action` on `resource`.

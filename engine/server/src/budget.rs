@@ -84,6 +84,13 @@ impl Budget {
         Reservation { _own: None, server: acquire(&self.outgoing.free, bytes.min(self.outgoing.bytes)).await }
     }
 
+    /// Room for an outgoing chunk, if there is.
+    pub fn try_reserve_outgoing(&self, bytes: usize) -> Option<Reservation> {
+        let permits = permits(bytes.min(self.outgoing.bytes));
+        let server = Arc::clone(&self.outgoing.free).try_acquire_many_owned(permits).ok()?;
+        Some(Reservation { _own: None, server })
+    }
+
     /// How much a consumer should read at once, of `wanted`: less and less as slow consumers fill the share, so
     /// that dozens of them leave room for the next.
     pub fn outgoing_size(&self, wanted: usize, least: usize) -> usize {

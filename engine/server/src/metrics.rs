@@ -46,6 +46,9 @@ counters! {
     bytes_delivered "millstream_consume_bytes_total" "Bytes of batches written to consumers.";
     offsets_delivered "millstream_consume_records_total" "Offsets covered by what was written to consumers.";
     gaps "millstream_consume_gaps_total" "Gaps told to consumers: damage, or retention overtook them.";
+    queue_deliveries "millstream_queue_deliveries_total" "Messages written to receivers of queues.";
+    queue_bytes_delivered "millstream_queue_delivered_bytes_total" "Bytes of records written to receivers of queues.";
+    queue_verbs "millstream_queue_verbs_total" "Acks and other words on deliveries received.";
     requests "millstream_requests_total" "Control requests answered.";
     connections_accepted "millstream_connections_accepted_total" "Connections whose hello was accepted.";
     connections_refused "millstream_connections_refused_total" "Connection attempts refused at a limit.";

@@ -2,13 +2,14 @@
 //!
 //! A producer's client encodes and compresses it once ([`BatchBuilder`]); the server checks it, stamps the few
 //! fields only it knows ([`stamp`]) and writes those bytes; a consumer gets the same bytes ([`BatchView`]).
-//! Compaction takes records out of it ([`thin`]). The byte table is in [`header`], the record's in [`record`].
+//! Compaction takes records out of it ([`thin`]), queues deliver parts of it ([`Cutter`]). The byte table is in [`header`], the record's in [`record`].
 //!
 //! Not here: which records share a batch (the client's accumulator), where a batch lies (the log's segments).
 //! Proof: `tests/golden.rs` (the bytes), `tests/round_trip.rs`, `tests/sparse.rs`, `tests/hostile.rs`.
 
 mod builder;
 mod codec;
+mod cut;
 pub mod header;
 pub mod record;
 mod sparse;
@@ -17,6 +18,7 @@ mod view;
 
 pub use builder::BatchBuilder;
 pub use codec::Codec;
+pub use cut::Cutter;
 pub use header::{BatchHeader, FLAG_CONTROL_HEADERS, HEADER_BYTES, Stamp, check_zero_stamp, renumber, stamp};
 pub use record::{DEDUP_ID, RecordRef};
 pub use sparse::{Thinned, join_empty, thin};

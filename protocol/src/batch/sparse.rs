@@ -153,7 +153,7 @@ fn encode(
 }
 
 /// Writes the header and both checksums in front of the body that stands in `out`.
-fn seal(header: &BatchHeader, mut out: Vec<u8>, incarnation: Incarnation) -> Bytes {
+pub(super) fn seal(header: &BatchHeader, mut out: Vec<u8>, incarnation: Incarnation) -> Bytes {
     let header = BatchHeader { body_len: (out.len() - HEADER_BYTES) as u32, ..header.clone() };
     let mut encoded = header.encode_unstamped();
     set_body_crc(&mut encoded, &out[HEADER_BYTES..]);

@@ -84,6 +84,16 @@ pub struct Records {
 }
 
 impl Records {
+    /// Where the next record begins in the body.
+    pub(super) fn position(&self) -> usize {
+        self.position
+    }
+
+    /// The body, decompressed.
+    pub(super) fn body(&self) -> &Bytes {
+        &self.body
+    }
+
     /// The next record, borrowed. After the last one, checks that nothing follows it.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ use super::group::{
     CommitResult, CommittedOffset, GroupHeartbeat, GroupInfo, GroupJoin, GroupReset, GroupSummary, Membership,
     OffsetCommit, StreamPartition,
 };
+use super::queue::{QueueConfig, QueueInfo, QueueOpen, QueueOpened, QueueStart, QueueSummary};
 use crate::limits::CONTROL_BYTES_MAX;
 
 /// The version byte this code writes.
@@ -281,6 +282,55 @@ pub enum Request {
         /// Which partitions; empty: all.
         partitions: Vec<u32>,
     },
+    /// Makes a queue on a stream. Answer: `Queue`.
+    CreateQueue {
+        /// Its name.
+        name: String,
+        /// Its stream's name.
+        stream: String,
+        /// Its settings.
+        config: QueueConfig,
+        /// Where it begins.
+        start: QueueStart,
+    },
+    /// Gives a queue other settings: another filter or delay holds from the offsets on that the answer names. Answer: `Queue`.
+    UpdateQueue {
+        /// Its name.
+        name: String,
+        /// Its settings.
+        config: QueueConfig,
+    },
+    /// Deletes a queue; its stream stays as it is. Answer: `Done`.
+    DeleteQueue {
+        /// Its name.
+        name: String,
+    },
+    /// All queues. Answer: `Queues`.
+    ListQueues,
+    /// One queue, and how it stands. Answer: `Queue`.
+    DescribeQueue {
+        /// Its name.
+        name: String,
+    },
+    /// Settles all that a queue holds now, in flight and delayed too. Answer: `Count`, of messages.
+    PurgeQueue {
+        /// Its name.
+        name: String,
+    },
+    /// A queue begins anew elsewhere: all leases end, what lies above is delivered (again). Answer: `Queue`.
+    SeekQueue {
+        /// Its name.
+        name: String,
+        /// Where.
+        to: QueueStart,
+    },
+    /// Stops a queue's deliveries, or lets them go on. Answer: `Done`.
+    PauseQueue {
+        /// Its name.
+        name: String,
+        /// Whether it stops.
+        is_paused: bool,
+    },
 }
 
 /// Where a producer goes on in a partition.
@@ -484,6 +534,12 @@ pub enum Response {
     Groups(Vec<GroupSummary>),
     /// One group.
     Group(GroupInfo),
+    /// One queue.
+    Queue(QueueInfo),
+    /// All queues, by name.
+    Queues(Vec<QueueSummary>),
+    /// How many.
+    Count(u64),
 }
 
 /// Where to begin in a partition.
@@ -645,4 +701,6 @@ messages! {
     ConsumeOpen "open consume" 4 * CONTROL_BYTES_MAX;
     ConsumeOpened "consume opened" 4 * CONTROL_BYTES_MAX;
     ConsumeEvent "consume event" CONTROL_BYTES_MAX;
+    QueueOpen "open queue" 4 * CONTROL_BYTES_MAX;
+    QueueOpened "queue opened" CONTROL_BYTES_MAX;
 }

@@ -76,6 +76,22 @@ kinds! {
     Batches = 32, FRAME_BYTES_MAX;
     /// Server: [`super::control::ConsumeEvent`].
     ConsumeEvent = 33, CONTROL_BYTES_MAX;
+    /// Client, first on a queue stream: [`super::queue::QueueOpen`].
+    OpenQueue = 40, 4 * CONTROL_BYTES_MAX;
+    /// Server: [`super::queue::QueueOpened`].
+    OpenQueueOk = 41, CONTROL_BYTES_MAX;
+    /// Server: [`super::delivery::Deliveries`] and the batches of one partition.
+    Deliveries = 42, FRAME_BYTES_MAX;
+    /// Client: [`super::delivery::VerbRun`]s.
+    QueueVerbs = 43, 4 * CONTROL_BYTES_MAX;
+    /// Server: what became of them.
+    QueueResults = 44, CONTROL_BYTES_MAX;
+    /// Client: [`super::delivery::Receive`].
+    Receive = 45, 64;
+    /// Server: [`super::delivery::Received`].
+    Received = 46, 64;
+    /// Client: how many messages it may have unsettled.
+    QueueWindow = 47, 64;
 }
 
 /// A frame's header, decoded and in range.

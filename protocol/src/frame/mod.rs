@@ -7,13 +7,15 @@
 //! control   Hello, then Request*                           HelloOk, then Response* | Error* (any order, by correlation)
 //! produce   OpenProduce, then Produce*                     OpenProduceOk, then ProduceAcks*
 //! consume   OpenConsume                                    OpenConsumeOk, then (Batches | ConsumeEvent)*
+//! queue     OpenQueue, then (QueueVerbs | Receive          OpenQueueOk, then (Deliveries | QueueResults | Received)*
+//!           | QueueWindow)*
 //! ```
 //! The control stream is the connection's first; the others are refused until its hello is through. An `Error`
 //! frame in place of an answer carries a [`Refusal`]; on a data stream it is the last frame.
 //!
 //! Bodies are of three kinds: control messages are rkyv archives under a version byte ([`control`], always
-//! validated); the hello, errors and acks are decoded by hand ([`hello`], [`refusal`], [`produce`]); batches
-//! follow a fixed routing prefix and are never wrapped.
+//! validated); the hello, errors, acks and what a queue stream says are decoded by hand ([`hello`], [`refusal`],
+//! [`produce`], [`delivery`]); batches follow a routing prefix and are never wrapped.
 //!
 //! Not here: reading from a socket. A reader takes [`FRAME_HEADER_BYTES`], asks [`FrameHeader::decode`], reserves
 //! the length, and only then takes the body.
@@ -21,6 +23,7 @@
 
 pub mod consume;
 pub mod control;
+pub mod delivery;
 pub mod group;
 mod header;
 pub mod hello;

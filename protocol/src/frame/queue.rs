@@ -1,4 +1,4 @@
-//! Queues: their settings, as control messages and the catalog have them.
+//! Queues: their settings, as control messages and the catalog have them; how they stand; what opens a queue stream.
 #![allow(missing_docs, reason = "rkyv derives undocumented resolver types; every item written here is documented")]
 
 use rkyv::{Archive, Deserialize, Serialize};
@@ -110,4 +110,139 @@ impl Default for QueueConfig {
             receiver_in_flight_max: 10_000,
         }
     }
+}
+
+/// A delivery that a receiver which comes back still has in its hands.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeldDelivery {
+    /// The partition.
+    pub partition: u32,
+    /// The delivery's fence.
+    pub fence: u64,
+}
+
+/// Opens a queue stream: a receiver of messages.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct QueueOpen {
+    /// The queue's name.
+    pub queue: String,
+    /// The receiver, random: one that comes back within the queue's grace keeps what it has.
+    pub receiver: u128,
+    /// Messages that it may have unsettled; those come by themselves. 0: only those that it asks for.
+    pub window: u32,
+    /// How long each is its own, in milliseconds; `None`: as the queue says.
+    pub visibility_ms: Option<u64>,
+    /// What it still has, if it comes back: the rest never reached it, and is given back uncounted.
+    pub held: Vec<HeldDelivery>,
+}
+
+/// Answers a [`QueueOpen`].
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct QueueOpened {
+    /// The queue's number.
+    pub queue: u64,
+    /// Its stream's name.
+    pub stream: String,
+    /// How long each message is the receiver's own, in milliseconds.
+    pub visibility_ms: u64,
+    /// Messages that it may have unsettled, as granted.
+    pub window: u32,
+}
+
+/// How many messages of a queue are in which state now, and what became of the others since it was made.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct QueueCounts {
+    /// May be delivered now.
+    pub available: u64,
+    /// Delivered, neither settled nor back.
+    pub in_flight: u64,
+    /// Held back until a time.
+    pub delayed: u64,
+    /// On their way to the dead letters.
+    pub dying: u64,
+    /// Standing still with their group until an operator decides.
+    pub parked: u64,
+    /// Records that the queue has not looked at yet.
+    pub waiting: u64,
+    /// Acknowledged.
+    pub acked: u64,
+    /// Not matched by the filter.
+    pub filtered: u64,
+    /// Moved to the dead letters.
+    pub dead: u64,
+    /// Their time passed before they could be delivered.
+    pub expired: u64,
+    /// Deleted by retention before they were settled.
+    pub expired_by_retention: u64,
+    /// Removed by compaction.
+    pub removed: u64,
+    /// Lost to damage that an operator accepted.
+    pub lost: u64,
+    /// Purged.
+    pub purged: u64,
+    /// Records on which the filter failed since the server's start: they do not match.
+    pub filter_errors: u64,
+    /// Entries kept in memory and snapshots.
+    pub entries: u64,
+}
+
+/// How a queue stands on one partition.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct QueuePartition {
+    /// The partition.
+    pub partition: u32,
+    /// Its messages.
+    pub counts: QueueCounts,
+    /// All below is settled.
+    pub floor: u64,
+    /// The partition's high watermark.
+    pub end: u64,
+    /// When the oldest unsettled record was appended, Unix ms; `None`: there is none.
+    pub oldest_ms: Option<i64>,
+    /// Why it stands still here; empty while it does not.
+    pub error: String,
+}
+
+/// One queue.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct QueueInfo {
+    /// Its number.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+    /// Its stream's name.
+    pub stream: String,
+    /// Its settings.
+    pub config: QueueConfig,
+    /// Raised by each purge and seek.
+    pub epoch: u32,
+    /// Nothing is delivered.
+    pub is_paused: bool,
+    /// When it was made, Unix ms.
+    pub created_ms: i64,
+    /// The offsets from which on its filter and delay hold, by partition.
+    pub rule_from: Vec<u64>,
+    /// Receivers that are connected.
+    pub receivers: u32,
+    /// Over all partitions.
+    pub total: QueueCounts,
+    /// The age of its oldest unsettled record, in milliseconds; 0 if there is none.
+    pub oldest_age_ms: u64,
+    /// How it stands on each partition, the first 2,000.
+    pub partitions: Vec<QueuePartition>,
+}
+
+/// One queue in a list.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct QueueSummary {
+    /// Its name.
+    pub name: String,
+    /// Its stream's name.
+    pub stream: String,
+    /// How messages are ordered.
+    pub ordering: QueueOrdering,
+    /// Nothing is delivered.
+    pub is_paused: bool,
+    /// The stream that dead messages go to.
+    pub dead_letter: Option<String>,
 }

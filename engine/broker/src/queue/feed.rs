@@ -115,6 +115,21 @@ pub(super) fn judge(
     Ok(failures)
 }
 
+/// Whether a batch holds the record of that offset: compaction may have taken it out.
+pub(super) fn has_record(batch: &BatchView, offset: u64) -> bool {
+    let header = batch.header();
+    if !header.sparse {
+        return header.base_offset.0 <= offset && offset < header.end_offset().0;
+    }
+    let Ok(mut records) = batch.records() else { return false };
+    while let Some(Ok(record)) = records.next_ref() {
+        if header.base_offset.0 + u64::from(record.offset_delta) == offset {
+            return true;
+        }
+    }
+    false
+}
+
 /// Whether a message's time has passed.
 pub(super) fn is_expired(batch: &BatchView, offset: u64, ttl_ms: Option<u64>, now: Now) -> Result<bool, BatchError> {
     let header = batch.header();

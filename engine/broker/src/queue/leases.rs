@@ -74,6 +74,12 @@ impl Leases {
         }
     }
 
+    /// A lease goes over to another receiver; gives the one that had it.
+    pub fn hand_over(&mut self, offset: u64, receiver: ReceiverId) -> Option<ReceiverId> {
+        let lease = self.by_offset.get_mut(&offset)?;
+        Some(std::mem::replace(&mut lease.receiver, receiver))
+    }
+
     pub fn set_deadline(&mut self, offset: u64, deadline: u32) -> bool {
         let lease = self.by_offset.get_mut(&offset);
         lease.map(|lease| lease.deadline = deadline).is_some()

@@ -15,6 +15,7 @@
 //! | `fresh` | what was never delivered, by when it may be |
 //! | `groups` | FIFO groups: what waits in each, which are locked, whose turn it is |
 //! | `timers` | deadlines and delays of millions of messages |
+//! | `attempts` | what a receive got, for one that is made again |
 //! | `receivers` | who receives, how much each may have, whose turn it is |
 //! | `worker`, `running`, `part` | the shell: threads, one queue, one queue on one partition |
 //! | `rules` | filters and delays, each from an offset on |
@@ -22,6 +23,7 @@
 //! | `shell`, `types` | the in-process API |
 //! | `recent` | which delivery settled what, for answers to acks that come twice |
 
+mod attempts;
 mod dead_letters;
 mod encoding;
 mod event;
@@ -51,4 +53,4 @@ pub use machine::{Counts, Delivery, PartitionQueue, Receipt, Refusal, Verdict};
 pub use settings::{Backoff, GROUP_BATCH_MAX, NACK_DELAY_MS_MAX, Now, Ordering, RELEASES_MAX, Settings};
 pub(crate) use shell::QueueShell;
 pub use shell::{QueueHandle, QueueReceiver};
-pub use types::{Act, Delivered, Outlet, PartState, QueueState, Verb, VerbResult};
+pub use types::{Act, Delivered, Outlet, PartState, Pulling, QueueState, Receiving, Verb, VerbResult};

@@ -9,6 +9,7 @@ use millstream_protocol::frame::queue::{OnDead, QueueConfig, QueueOrdering};
 use millstream_protocol::limits::VISIBILITY_MS_MAX;
 use millstream_protocol::{PartitionId, QueueId};
 
+use super::attempts::Attempts;
 use super::dead_letters::{DeadLetters, Mover};
 use super::feed;
 use super::machine::Receipt;
@@ -17,7 +18,7 @@ use super::receivers::Receivers;
 use super::rules::Rules;
 use super::settings::{Backoff, NACK_DELAY_MS_MAX, Now, Ordering, Settings};
 use super::worker::{Command, Lot, VerbReply};
-use super::{Act, Delivered, Delivery, Outlet, PartState, QueueState, Refusal, Verb, VerbResult};
+use super::{Act, Delivered, Delivery, Outlet, PartState, Pulling, QueueState, Receiving, Refusal, Verb, VerbResult};
 use crate::catalog::QueueEntry;
 
 /// Batches that a queue looks at before others have their turn.
@@ -49,6 +50,18 @@ pub(crate) struct Queue {
     lively: BTreeSet<usize>,
     next_part: usize,
     answers: Answers,
+    attempts: Attempts,
+    /// The attempts of pulls that are not answered.
+    pulls: HashMap<(u32, u64), u128>,
+}
+
+/// Where deliveries go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Way {
+    receiver: u32,
+    pull: Option<u64>,
+    /// Of the partition.
+    index: usize,
 }
 
 /// A queue's settings as the machine needs them, for one partition.
@@ -97,7 +110,19 @@ impl Queue {
         let receivers = Receivers::new(entry.config.in_flight_max, entry.config.receiver_in_flight_max);
         let lively = (0..parts.len()).collect();
         let rules = Rules::of(&entry);
-        Self { entry, rules, parts, movers, dead_letters, receivers, lively, next_part: 0, answers: Answers::default() }
+        Self {
+            entry,
+            rules,
+            parts,
+            movers,
+            dead_letters,
+            receivers,
+            lively,
+            next_part: 0,
+            answers: Answers::default(),
+            attempts: Attempts::default(),
+            pulls: HashMap::new(),
+        }
     }
 
     pub fn id(&self) -> QueueId {
@@ -126,17 +151,59 @@ impl Queue {
         self.lively = (0..self.parts.len()).collect();
     }
 
-    pub fn attach(&mut self, key: u128, outlet: Arc<dyn Outlet>, window: u32, visibility_ms: u64) -> u32 {
+    pub fn attach(&mut self, receiving: Receiving, visibility_ms: u64, now: Now) -> u32 {
+        let Receiving { key, outlet, window, held, .. } = receiving;
         let (receiver, is_back) = self.receivers.attach(key, outlet, window, visibility_ms);
         if is_back {
-            self.parts().for_each(|(_, part)| part.machine.receiver_back(receiver));
+            for (index, part) in self.parts() {
+                part.machine.receiver_back(receiver);
+                if let Some(held) = &held {
+                    let here = held.iter().filter(|(partition, _)| *partition as usize == index);
+                    part.machine.keep_only(receiver, &here.map(|(_, fence)| *fence).collect(), now);
+                }
+            }
+            self.note_ends();
         }
         self.lively.extend(0..self.parts.len());
         receiver
     }
 
+    /// A receiver asks for messages; for the second time, if it never heard the answer: then what is still out comes again.
+    pub fn pull(&mut self, receiver: u32, pulling: Pulling, now: Now) {
+        let Pulling { number, most, visibility_ms, attempt } = pulling;
+        let mut again: HashMap<Way, Vec<Delivery>> = HashMap::new();
+        for (index, delivery) in self.attempts.of(attempt) {
+            let Some(part) = self.parts[*index].as_mut() else { continue };
+            if let Some(had_it) = part.machine.hand_over(delivery.receipt, receiver) {
+                self.receivers.gave_back(&[had_it]);
+                self.receivers.took(receiver, 1, None);
+                let way = Way { receiver, pull: Some(number), index: *index };
+                again.entry(way).or_default().push(*delivery);
+            }
+        }
+        let visibility_ms = visibility_ms.unwrap_or_else(|| self.receivers.visibility_ms(receiver));
+        self.receivers.pull(receiver, number, most, visibility_ms);
+        self.lively.extend(0..self.parts.len());
+        if again.is_empty() {
+            self.attempts.forget(attempt);
+            self.pulls.insert((receiver, number), attempt);
+        } else {
+            self.send(again, now);
+            self.answer_pulls();
+        }
+    }
+
+    /// Pulls that have got something are answered.
+    fn answer_pulls(&mut self) {
+        for (receiver, outlet, pull) in self.receivers.take_answered() {
+            self.pulls.remove(&(receiver, pull.number));
+            outlet.pulled(pull.number, pull.sent, false);
+        }
+    }
+
     pub fn detach(&mut self, receiver: u32, now: Now) {
         self.receivers.detach(receiver);
+        self.pulls.retain(|(of, _), _| *of != receiver);
         self.parts().for_each(|(_, part)| part.machine.receiver_lost(receiver, now));
         self.lively.extend(0..self.parts.len());
     }
@@ -253,6 +320,7 @@ impl Queue {
         has_more |= self.move_dead(now);
         self.flush(now);
         self.send(outbox, now);
+        self.answer_pulls();
         // What could not be sent after all was decided behind the flush.
         self.flush(now);
         self.answer(now);
@@ -264,14 +332,14 @@ impl Queue {
     }
 
     /// Gives messages to receivers, one small run after the other.
-    fn deliver(&mut self, now: Now) -> (HashMap<(u32, usize), Vec<Delivery>>, bool) {
-        let mut outbox: HashMap<(u32, usize), Vec<Delivery>> = HashMap::new();
+    fn deliver(&mut self, now: Now) -> (HashMap<Way, Vec<Delivery>>, bool) {
+        let mut outbox: HashMap<Way, Vec<Delivery>> = HashMap::new();
         let (mut batches, mut delivered) = (0, 0);
         while !self.lively.is_empty() && !self.entry.is_paused {
             if batches >= BATCHES_AT_ONCE || delivered >= DELIVERIES_AT_ONCE {
                 return (outbox, true);
             }
-            let Some(turn) = self.receivers.next_turn() else { break };
+            let Some(turn) = self.receivers.next_turn(|outlet| outlet.has_room()) else { break };
             let at = self.lively.range(self.next_part..).next().or(self.lively.first()).copied();
             let Some(index) = at else { break };
             let Some(part) = self.parts[index].as_mut().filter(|part| part.works(now)) else {
@@ -300,17 +368,20 @@ impl Queue {
             }
             self.next_part = index + 1;
             delivered += taken.len();
-            self.receivers.took(turn.receiver, taken.len() as u32);
-            outbox.entry((turn.receiver, index)).or_default().extend(taken);
+            self.receivers.took(turn.receiver, taken.len() as u32, turn.pull);
+            let way = Way { receiver: turn.receiver, pull: turn.pull, index };
+            outbox.entry(way).or_default().extend(taken);
         }
         (outbox, false)
     }
 
     /// Sends what was delivered, with the batches that hold it. What has expired meanwhile, or cannot be read, is not sent.
-    fn send(&mut self, outbox: HashMap<(u32, usize), Vec<Delivery>>, now: Now) {
+    fn send(&mut self, outbox: HashMap<Way, Vec<Delivery>>, now: Now) {
         let ttl_ms = self.entry.config.ttl_ms;
-        for ((receiver, index), mut deliveries) in outbox {
+        for (way, mut deliveries) in outbox {
+            let Way { receiver, pull, index } = way;
             let Some(part) = self.parts[index].as_mut() else { continue };
+            let taken = deliveries.len() as u32;
             deliveries.sort_unstable_by_key(|delivery| delivery.receipt.fence);
             let mut batches: Vec<millstream_protocol::batch::BatchView> = Vec::new();
             deliveries.retain(|delivery| {
@@ -324,7 +395,7 @@ impl Queue {
                     None => part.feed.batch(&part.partition, offset),
                 };
                 match batch {
-                    Ok(Some(batch)) if batch.header().base_offset.0 <= offset => {
+                    Ok(Some(batch)) if feed::has_record(&batch, offset) => {
                         if feed::is_expired(&batch, offset, ttl_ms, now).unwrap_or(false) {
                             part.machine.expired(delivery.receipt, now);
                             return false;
@@ -351,9 +422,16 @@ impl Queue {
             let (partition, incarnation) = (part.partition.id(), part.partition.incarnation());
             match outlet {
                 Some(outlet) if !deliveries.is_empty() => {
-                    outlet.deliver(Delivered { queue: self.entry.id(), partition, incarnation, deliveries, batches });
+                    if let Some(number) = pull {
+                        self.receivers.sent(receiver, number, deliveries.len() as u32, taken);
+                        if let Some(attempt) = self.pulls.get(&(receiver, number)) {
+                            self.attempts.got(*attempt, index, &deliveries);
+                        }
+                    }
+                    let queue = self.entry.id();
+                    outlet.deliver(Delivered { queue, partition, incarnation, pull, deliveries, batches });
                 }
-                Some(_) => {}
+                Some(_) => pull.into_iter().for_each(|number| self.receivers.sent(receiver, number, 0, taken)),
                 None => {
                     for delivery in &deliveries {
                         let _ = part.machine.release(delivery.receipt, now);
@@ -404,15 +482,16 @@ impl Queue {
 
     pub fn describe(&mut self, now: Now) -> QueueState {
         let receivers = self.receivers.connected() as u32;
-        let parts = self.parts.iter().enumerate().map(|(index, part)| match part {
+        let parts = self.parts.iter_mut().enumerate().map(|(index, part)| match part {
             None => PartState {
                 partition: index as u32,
                 error: Some("the partition is offline".to_owned()),
                 ..PartState::default()
             },
             Some(part) => {
-                let ledger = part.machine.ledger();
                 let end = part.partition.high_watermark().0;
+                let oldest = part.feed.batch(&part.partition, part.machine.ledger().floor()).ok().flatten();
+                let ledger = part.machine.ledger();
                 PartState {
                     partition: index as u32,
                     counts: part.machine.counts(now),
@@ -420,6 +499,7 @@ impl Queue {
                     tally: ledger.tally(),
                     floor: ledger.floor(),
                     end,
+                    oldest_ms: oldest.map(|batch| batch.header().append_time.0),
                     entries: ledger.entries() as u64,
                     filter_errors: part.filter_errors,
                     error: part.trouble().map(ToString::to_string),

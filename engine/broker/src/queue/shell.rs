@@ -8,15 +8,18 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use millstream_filter::Filter;
 use millstream_log::{LogError, Partition};
 use millstream_protocol::frame::queue::{QueueConfig, QueueStart};
+use millstream_protocol::limits::VISIBILITY_MS_MAX;
 use millstream_protocol::{Offset, QueueId, StreamId, Timestamp};
 use parking_lot::{Mutex, RwLock};
 
+#[cfg(doc)]
+use super::Outlet;
 use super::dead_letters::DeadLetters;
 use super::part::Snapshot;
 use super::running::Queue;
 use super::settings::Now;
 use super::worker::{Clocks, Command, Worker};
-use super::{Outlet, QueueState, Verb, VerbResult};
+use super::{Pulling, QueueState, Receiving, Verb, VerbResult};
 use crate::broker::Broker;
 use crate::catalog::{QueueEntry, QueueInput};
 use crate::error::BrokerError;
@@ -53,6 +56,21 @@ impl QueueReceiver {
     pub fn set_window(&self, window: u32) {
         let _ = self.commands.send(Command::Window { queue: self.queue, receiver: self.id, window });
     }
+
+    /// Asks for messages: what is at hand comes at once, as soon as there is one; then [`Outlet::pulled`].
+    pub fn pull(&self, pulling: Pulling) {
+        let _ = self.commands.send(Command::Pull { queue: self.queue, receiver: self.id, pulling });
+    }
+
+    /// Waits no longer for a pull: [`Outlet::pulled`] says so, unless it was answered.
+    pub fn end_pull(&self, number: u64) {
+        let _ = self.commands.send(Command::EndPull { queue: self.queue, receiver: self.id, number });
+    }
+
+    /// Its outlet has room again.
+    pub fn ready(&self) {
+        let _ = self.commands.send(Command::Ready { queue: self.queue, receiver: self.id });
+    }
 }
 
 impl Drop for QueueReceiver {
@@ -67,29 +85,19 @@ impl QueueHandle {
         self.entry.id()
     }
 
-    /// Begins to receive: messages come to `outlet`, at most `window` unsettled at a time, each for `visibility_ms` (the
-    /// queue's unless given). A receiver that comes back under its `key` within the queue's grace keeps what it has.
+    /// Begins to receive. A receiver that comes back under its key within the queue's grace keeps what it has. Blocks for a
+    /// moment.
     ///
     /// # Errors
-    /// [`BrokerError::UnknownQueue`] if it was deleted; [`BrokerError::IllegalSetting`] (the visibility).
-    pub fn receive(
-        &self,
-        key: u128,
-        outlet: Arc<dyn Outlet>,
-        window: u32,
-        visibility_ms: Option<u64>,
-    ) -> Result<QueueReceiver, BrokerError> {
-        let visibility_ms = visibility_ms.unwrap_or(self.entry.config.visibility_ms);
-        if visibility_ms > millstream_protocol::limits::VISIBILITY_MS_MAX {
-            return Err(BrokerError::IllegalSetting {
-                setting: "visibility_ms",
-                value: visibility_ms.to_string(),
-                legal: format!("0 to {}", millstream_protocol::limits::VISIBILITY_MS_MAX),
-            });
+    /// [`BrokerError::UnknownQueue`] if it was deleted; [`BrokerError::VisibilityOutOfRange`].
+    pub fn receive(&self, receiving: Receiving) -> Result<QueueReceiver, BrokerError> {
+        let visibility_ms = receiving.visibility_ms.unwrap_or(self.entry.config.visibility_ms);
+        if visibility_ms > VISIBILITY_MS_MAX {
+            return Err(BrokerError::VisibilityOutOfRange(visibility_ms));
         }
         let (reply, answer) = crossbeam_channel::bounded(1);
         let queue = self.id();
-        let sent = self.commands.send(Command::Attach { queue, key, outlet, window, visibility_ms, reply });
+        let sent = self.commands.send(Command::Attach { queue, receiving, visibility_ms, reply });
         match sent.ok().and_then(|()| answer.recv().ok()) {
             Some(id) => Ok(QueueReceiver { queue, id, commands: self.commands.clone() }),
             None => Err(BrokerError::UnknownQueue(self.entry.name.clone())),
@@ -327,6 +335,11 @@ impl Broker {
     /// All queues, by name.
     pub fn queue_entries(&self) -> Vec<QueueEntry> {
         self.catalog().read(|catalog| catalog.queues().cloned().collect())
+    }
+
+    /// The name of a queue's stream; empty if it is not there.
+    pub fn queue_stream_name(&self, entry: &QueueEntry) -> String {
+        self.stream_by_id(StreamId(entry.stream)).map(|stream| stream.name.clone()).unwrap_or_default()
     }
 
     fn change_queue(&self, input: &QueueInput) -> Result<(), BrokerError> {

@@ -12,8 +12,46 @@ pub trait Outlet: Send + Sync {
     /// Called on a queue's thread: do not block.
     fn deliver(&self, delivered: Delivered);
 
+    /// A pull is answered: so many messages came for it; whether a limit of messages in flight held some back.
+    fn pulled(&self, number: u64, messages: u32, at_limit: bool) {
+        let _ = (number, messages, at_limit);
+    }
+
+    /// Whether it can take messages now. Who says no says [`ready`](super::QueueReceiver::ready) when it can again.
+    fn has_room(&self) -> bool {
+        true
+    }
+
     /// The queue is no more, or the broker closes: nothing comes after this.
     fn ended(&self);
+}
+
+/// What a receiver wants.
+pub struct Receiving {
+    /// Who it is, over connections.
+    pub key: u128,
+    /// Where its messages go.
+    pub outlet: std::sync::Arc<dyn Outlet>,
+    /// How many messages it may have unsettled; 0: none come by themselves.
+    pub window: u32,
+    /// How long each is its own, in milliseconds; `None`: as the queue says.
+    pub visibility_ms: Option<u64>,
+    /// The partitions and fences of deliveries that it still has, if it comes back: others never reached it, and are
+    /// released. `None`: it has all.
+    pub held: Option<Vec<(u32, u64)>>,
+}
+
+/// What a receiver asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pulling {
+    /// Names it in the answer.
+    pub number: u64,
+    /// Messages at most.
+    pub most: u32,
+    /// How long each is its own, in milliseconds; `None`: as the receiver says.
+    pub visibility_ms: Option<u64>,
+    /// Names the attempt: the same again, while its messages are out, gets the same.
+    pub attempt: u128,
 }
 
 /// Messages of one partition on their way to one receiver.
@@ -25,6 +63,8 @@ pub struct Delivered {
     pub partition: PartitionId,
     /// Seeds the checksums of its batches.
     pub incarnation: Incarnation,
+    /// The pull that it is for; `None`: it comes by the receiver's window.
+    pub pull: Option<u64>,
     /// The deliveries, in the order they are to be handled in.
     pub deliveries: Vec<Delivery>,
     /// The stored batches that hold their records, and others between them.
@@ -126,6 +166,8 @@ pub struct PartState {
     pub floor: u64,
     /// The partition's high watermark.
     pub end: u64,
+    /// When the oldest unsettled record was appended, Unix ms.
+    pub oldest_ms: Option<i64>,
     /// What it keeps in memory, in entries.
     pub entries: u64,
     /// Records on which the filter failed since the server's start: they do not match.

@@ -15,11 +15,13 @@ use millstream_protocol::{PartitionId, QueueId};
 use super::part::Snapshot;
 use super::running::Queue;
 use super::settings::Now;
-use super::{Outlet, QueueState, Verb, VerbResult};
+use super::{Pulling, QueueState, Receiving, Verb, VerbResult};
 use crate::catalog::QueueEntry;
 
 /// Commands taken in one go, before anything is sent.
 const COMMANDS_AT_ONCE: usize = 4_096;
+/// How often a queue goes on looking for a receiver that does not wait.
+const LOOKS_MAX: u32 = 64;
 
 pub(super) type VerbReply = Box<dyn FnOnce(Vec<VerbResult>) + Send>;
 pub(super) type Lot = Vec<(u64, Result<Appended, LogError>)>;
@@ -39,11 +41,23 @@ pub(crate) enum Command {
     },
     Attach {
         queue: QueueId,
-        key: u128,
-        outlet: Arc<dyn Outlet>,
-        window: u32,
+        receiving: Receiving,
         visibility_ms: u64,
         reply: Sender<u32>,
+    },
+    Pull {
+        queue: QueueId,
+        receiver: u32,
+        pulling: Pulling,
+    },
+    EndPull {
+        queue: QueueId,
+        receiver: u32,
+        number: u64,
+    },
+    Ready {
+        queue: QueueId,
+        receiver: u32,
     },
     Window {
         queue: QueueId,
@@ -167,11 +181,30 @@ impl Worker {
                 let _ = done.send(());
                 return None;
             }
-            Command::Attach { queue, key, outlet, window, visibility_ms, reply } => {
+            Command::Attach { queue, receiving, visibility_ms, reply } => {
                 match self.queues.get_mut(&queue) {
-                    Some(found) => drop(reply.send(found.attach(key, outlet, window, visibility_ms))),
-                    None => outlet.ended(),
+                    Some(found) => drop(reply.send(found.attach(receiving, visibility_ms, now))),
+                    None => receiving.outlet.ended(),
                 }
+                queue
+            }
+            Command::Pull { queue, receiver, pulling } => {
+                self.queues.get_mut(&queue)?.pull(receiver, pulling, now);
+                queue
+            }
+            Command::EndPull { queue, receiver, number } => {
+                // What is at hand comes even to who does not wait: what the filter passes over is no reason to come empty.
+                let mut looks = 0;
+                while self.pump(queue) && looks < LOOKS_MAX {
+                    looks += 1;
+                }
+                if let Some((outlet, at_limit)) = self.queues.get_mut(&queue)?.receivers.end_pull(receiver, number) {
+                    outlet.pulled(number, 0, at_limit);
+                }
+                return None;
+            }
+            Command::Ready { queue, receiver } => {
+                self.queues.get_mut(&queue)?.receivers.ready(receiver);
                 queue
             }
             Command::Window { queue, receiver, window } => {
@@ -213,10 +246,10 @@ impl Worker {
         Some(id)
     }
 
-    /// Lets a queue do what there is to do.
-    fn pump(&mut self, id: QueueId) {
+    /// Lets a queue do what there is to do; whether there is more.
+    fn pump(&mut self, id: QueueId) -> bool {
         let now = self.clocks.now();
-        let Some(queue) = self.queues.get_mut(&id) else { return };
+        let Some(queue) = self.queues.get_mut(&id) else { return false };
         let again = queue.pump(now);
         let due = if again { Some(now.mono_ms) } else { queue.wake_in_ms(now).map(|ms| now.mono_ms + ms.max(1)) };
         if let Some(before) = self.next_wake.remove(&id) {
@@ -226,6 +259,7 @@ impl Worker {
             self.wakes.insert((due, id));
             self.next_wake.insert(id, due);
         }
+        again
     }
 
     /// The broker closes: what is on its way to the disk comes back, states are stored.

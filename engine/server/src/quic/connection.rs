@@ -203,6 +203,7 @@ async fn open(session: Arc<Session>, mut send: SendStream, recv: RecvStream) -> 
             (None, _) => return Ok(()),
         },
         Kind::OpenConsume => session::consume::run(&session, &mut send, &mut frames, first).await,
+        Kind::OpenQueue => session::queue::run(&session, &mut send, &mut frames, first).await,
         found => Err(FrameError::Unexpected { found, expected: "an opening frame" }.into()),
     };
     conclude(&session, send, frames, first.correlation, ended).await

@@ -12,24 +12,19 @@
 mod delivery;
 mod start;
 
-use std::time::Duration;
-
 use bytes::{Bytes, BytesMut};
+use millstream_protocol::StreamId;
 use millstream_protocol::frame::consume::{BATCHES_PREFIX_BYTES, BatchesPrefix};
 use millstream_protocol::frame::control::{ConsumeEvent, ConsumeOpen, ConsumeOpened, Message};
 use millstream_protocol::frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader, Kind};
-use millstream_protocol::{Code, StreamId};
 use quinn::SendStream;
 
-use super::Session;
+use super::{Session, patient_write};
 use crate::authorize::{Action, Resource};
 use crate::budget::Budget;
 use crate::frame_io::{End, FrameReader, write_frame};
-use crate::shared::{Shared, broker_refusal, retryable, shutting_down};
+use crate::shared::{Shared, broker_refusal, shutting_down};
 use delivery::{Delivery, Item, Piece};
-
-/// How long a consumer may leave a chunk untaken while others wait for its memory.
-const STALL_MAX: Duration = Duration::from_secs(30);
 
 /// Serves a consume stream to its end.
 pub(crate) async fn run(
@@ -110,22 +105,9 @@ async fn write(item: Item, send: &mut SendStream, correlation: u64, shared: &Sha
 async fn write_piece(piece: Piece, send: &mut SendStream, correlation: u64, budget: &Budget) -> Result<(), End> {
     let Piece { prefix, batches, room, .. } = piece;
     let mut chunks = [head(&prefix, correlation, batches.len()), batches];
-    let write = send.write_all_chunks(&mut chunks);
-    tokio::pin!(write);
-    loop {
-        match tokio::time::timeout(STALL_MAX, &mut write).await {
-            Ok(written) => {
-                drop(room);
-                return Ok(written?);
-            }
-            Err(_) if budget.outgoing_is_short() => {
-                let text =
-                    "this consumer took nothing for 30 s while others waited for memory: consume faster, or reopen";
-                return Err(End::Refused(retryable(Code::Throttled, Duration::from_secs(1), text)));
-            }
-            Err(_) => {}
-        }
-    }
+    patient_write(send, &mut chunks, budget).await?;
+    drop(room);
+    Ok(())
 }
 
 fn head(prefix: &BatchesPrefix, correlation: u64, batches: usize) -> Bytes {

@@ -6,6 +6,7 @@
 
 mod groups;
 mod producers;
+pub(crate) mod queues;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -218,6 +219,14 @@ async fn perform(session: &Session, request: Request) -> Result<Response, Refusa
         Request::BumpProducer { id, epoch, stream } => {
             producers::bump(session, (ProducerId(id), epoch), StreamId(stream)).await
         }
+        Request::CreateQueue { .. }
+        | Request::UpdateQueue { .. }
+        | Request::DeleteQueue { .. }
+        | Request::ListQueues
+        | Request::DescribeQueue { .. }
+        | Request::PurgeQueue { .. }
+        | Request::SeekQueue { .. }
+        | Request::PauseQueue { .. } => queues::perform(session, request).await,
         request => groups::perform(session, request).await,
     }
 }

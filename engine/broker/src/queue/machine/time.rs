@@ -69,6 +69,24 @@ impl PartitionQueue {
         self.gone.remove(&receiver);
     }
 
+    /// A receiver that came back has only the deliveries with these fences: the others never reached it.
+    pub fn keep_only(&mut self, receiver: ReceiverId, fences: &BTreeSet<u64>, now: Now) {
+        let is_lost = |lease: &Lease| lease.receiver == receiver && !fences.contains(&lease.fence);
+        let mut lost: Vec<u64> = self.leases.iter().filter(|(_, lease)| is_lost(lease)).map(|(at, _)| at).collect();
+        lost.sort_unstable();
+        for offset in lost {
+            if self.leases.contains(offset) {
+                self.end(offset, End::Release, now);
+            }
+        }
+    }
+
+    /// A delivery that is still out goes over to another receiver; gives the one that had it.
+    pub fn hand_over(&mut self, receipt: Receipt, receiver: ReceiverId) -> Option<ReceiverId> {
+        self.check_live(receipt).ok()?;
+        self.leases.hand_over(receipt.offset, receiver)
+    }
+
     /// A message's record is not there any more: it was leased, and never was delivered.
     pub fn removed(&mut self, receipt: Receipt, now: Now) {
         if self.check_live(receipt).is_ok() {
