@@ -23,7 +23,7 @@ use crate::group::{CommitOutcome, GroupPosition};
 
 /// Whether a request may be sent again when its answer was lost.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Repeat {
+pub(crate) enum Repeat {
     Harmless,
     Never,
 }
@@ -50,7 +50,7 @@ impl From<CommittedOffset> for CommittedPosition {
 }
 
 /// Takes the answer that belongs to a request; another one is the server's fault.
-macro_rules! expect {
+macro_rules! expected {
     ($answer:expr, $pattern:pat => $value:expr) => {
         match $answer {
             $pattern => Ok($value),
@@ -58,6 +58,8 @@ macro_rules! expect {
         }
     };
 }
+
+pub(crate) use expected;
 
 impl Client {
     /// Makes a stream.
@@ -84,7 +86,7 @@ impl Client {
 
     async fn create(&self, name: &str, partitions: u32, config: StreamConfig, mode: CreateMode) -> Result<StreamInfo> {
         let request = Request::CreateStream { name: name.to_owned(), partitions, config, mode };
-        expect!(self.request(request, Repeat::Never).await?, Response::Stream(info) => info)
+        expected!(self.request(request, Repeat::Never).await?, Response::Stream(info) => info)
     }
 
     /// All streams, by name.
@@ -92,7 +94,7 @@ impl Client {
     /// # Errors
     /// Those of the connection.
     pub async fn list_streams(&self) -> Result<Vec<StreamSummary>> {
-        expect!(self.request(Request::ListStreams, Repeat::Harmless).await?, Response::Streams(streams) => streams)
+        expected!(self.request(Request::ListStreams, Repeat::Harmless).await?, Response::Streams(streams) => streams)
     }
 
     /// What the server's start had to do: bytes read, torn tails cut, damage found.
@@ -100,7 +102,7 @@ impl Client {
     /// # Errors
     /// Those of the connection.
     pub async fn describe_recovery(&self) -> Result<RecoveryInfo> {
-        expect!(self.request(Request::DescribeRecovery, Repeat::Harmless).await?, Response::Recovery(info) => info)
+        expected!(self.request(Request::DescribeRecovery, Repeat::Harmless).await?, Response::Recovery(info) => info)
     }
 
     /// One stream with its partitions.
@@ -109,7 +111,7 @@ impl Client {
     /// [`Code::UnknownStream`].
     pub async fn describe_stream(&self, name: &str) -> Result<StreamInfo> {
         let request = Request::DescribeStream { name: name.to_owned() };
-        expect!(self.request(request, Repeat::Harmless).await?, Response::Stream(info) => info)
+        expected!(self.request(request, Repeat::Harmless).await?, Response::Stream(info) => info)
     }
 
     /// A stream that was there before, over this connection and no other: whoever asks goes on to use it. If it is
@@ -123,7 +125,7 @@ impl Client {
                 Code::StreamDeleted,
                 format!("the stream {name:?} was deleted: nothing is left of it"),
             )),
-            answer => expect!(answer?, Response::Stream(info) => info),
+            answer => expected!(answer?, Response::Stream(info) => info),
         }
     }
 
@@ -139,7 +141,7 @@ impl Client {
             ),
             _ => error,
         };
-        expect!(answer.map_err(unsupported)?, Response::Producer { id, epoch } => (ProducerId(id), epoch))
+        expected!(answer.map_err(unsupported)?, Response::Producer { id, epoch } => (ProducerId(id), epoch))
     }
 
     /// Raises a producer's epoch, over this connection and no other; says where it goes on.
@@ -153,7 +155,7 @@ impl Client {
         let answer = tokio::time::timeout(self.config().request_timeout, connection.control().request(&request));
         let timed_out = |_| Error::timed_out("the server did not raise the producer's epoch in time");
         let answer = answer.await.map_err(timed_out)??;
-        expect!(answer, Response::ProducerBumped { epoch, partitions } => (epoch, partitions))
+        expected!(answer, Response::ProducerBumped { epoch, partitions } => (epoch, partitions))
     }
 
     /// Deletes a stream and its records.
@@ -162,7 +164,7 @@ impl Client {
     /// [`Code::UnknownStream`]; [`Code::StreamInUse`] by a lake; [`Code::ConnectionLost`]: it may have been deleted.
     pub async fn delete_stream(&self, name: &str) -> Result<()> {
         let request = Request::DeleteStream { name: name.to_owned() };
-        expect!(self.request(request, Repeat::Never).await?, Response::Done => ())
+        expected!(self.request(request, Repeat::Never).await?, Response::Done => ())
     }
 
     /// Forgets a partition's records below `offset`; gives the new log start, which may be lower: only whole
@@ -172,7 +174,7 @@ impl Client {
     /// [`Code::UnknownStream`], [`Code::UnknownPartition`], [`Code::OffsetOutOfRange`].
     pub async fn delete_before(&self, stream: &str, partition: PartitionId, offset: Offset) -> Result<Offset> {
         let request = Request::DeleteBefore { stream: stream.to_owned(), partition: partition.0, offset: offset.0 };
-        expect!(self.request(request, Repeat::Harmless).await?, Response::Offset(offset) => Offset(offset))
+        expected!(self.request(request, Repeat::Harmless).await?, Response::Offset(offset) => Offset(offset))
     }
 
     /// Adds a lake to a stream.
@@ -182,7 +184,7 @@ impl Client {
     /// [`Code::ConnectionLost`]: it may have been added.
     pub async fn create_lake(&self, config: LakeConfig) -> Result<LakeConfig> {
         let request = Request::CreateLake { config };
-        expect!(self.request(request, Repeat::Never).await?, Response::Lake(config) => config)
+        expected!(self.request(request, Repeat::Never).await?, Response::Lake(config) => config)
     }
 
     /// All lakes, by name.
@@ -190,7 +192,7 @@ impl Client {
     /// # Errors
     /// Those of the connection.
     pub async fn list_lakes(&self) -> Result<Vec<LakeConfig>> {
-        expect!(self.request(Request::ListLakes, Repeat::Harmless).await?, Response::Lakes(lakes) => lakes)
+        expected!(self.request(Request::ListLakes, Repeat::Harmless).await?, Response::Lakes(lakes) => lakes)
     }
 
     /// How far a lake is, and what holds it up.
@@ -199,7 +201,7 @@ impl Client {
     /// [`Code::UnknownLake`].
     pub async fn lake_status(&self, name: &str) -> Result<LakeStatus> {
         let request = Request::LakeStatus { name: name.to_owned() };
-        expect!(self.request(request, Repeat::Harmless).await?, Response::LakeStatus(status) => status)
+        expected!(self.request(request, Repeat::Harmless).await?, Response::LakeStatus(status) => status)
     }
 
     /// Lands what was produced before this call, and waits for it.
@@ -211,7 +213,7 @@ impl Client {
         let request = Request::FlushLake { name: name.to_owned(), timeout_ms };
         let patience = self.config().request_timeout.saturating_add(timeout);
         let answer = self.request_within(request, Repeat::Harmless, patience).await?;
-        expect!(answer, Response::LakeStatus(status) => status)
+        expected!(answer, Response::LakeStatus(status) => status)
     }
 
     /// Removes a lake; its files stay.
@@ -220,7 +222,7 @@ impl Client {
     /// [`Code::UnknownLake`]; [`Code::ConnectionLost`]: it may have been removed.
     pub async fn remove_lake(&self, name: &str) -> Result<()> {
         let request = Request::RemoveLake { name: name.to_owned() };
-        expect!(self.request(request, Repeat::Never).await?, Response::Done => ())
+        expected!(self.request(request, Repeat::Never).await?, Response::Done => ())
     }
 
     /// All consumer groups, by name, with their lag.
@@ -228,7 +230,7 @@ impl Client {
     /// # Errors
     /// Those of the connection.
     pub async fn list_groups(&self) -> Result<Vec<GroupSummary>> {
-        expect!(self.request(Request::ListGroups, Repeat::Harmless).await?, Response::Groups(groups) => groups)
+        expected!(self.request(Request::ListGroups, Repeat::Harmless).await?, Response::Groups(groups) => groups)
     }
 
     /// One group: its members, what they hold, and how far it is in each partition.
@@ -237,7 +239,7 @@ impl Client {
     /// [`Code::UnknownGroup`].
     pub async fn describe_group(&self, name: &str) -> Result<GroupInfo> {
         let request = Request::DescribeGroup { name: name.to_owned() };
-        expect!(self.request(request, Repeat::Harmless).await?, Response::Group(group) => group)
+        expected!(self.request(request, Repeat::Harmless).await?, Response::Group(group) => group)
     }
 
     /// Moves the offsets of a group without members, in one stream; makes the group if it is not there. Gives them as they
@@ -251,7 +253,7 @@ impl Client {
         let is_repeatable = reset.dry_run || !matches!(reset.to, ResetTo::Shift(_));
         let repeat = if is_repeatable { Repeat::Harmless } else { Repeat::Never };
         let answer = self.request(Request::ResetGroup(reset), repeat).await?;
-        expect!(answer, Response::Offsets(offsets) => offsets.into_iter().map(CommittedPosition::from).collect())
+        expected!(answer, Response::Offsets(offsets) => offsets.into_iter().map(CommittedPosition::from).collect())
     }
 
     /// Deletes a group without members, and its offsets.
@@ -261,7 +263,7 @@ impl Client {
     /// have been deleted.
     pub async fn delete_group(&self, name: &str) -> Result<()> {
         let request = Request::DeleteGroup { name: name.to_owned() };
-        expect!(self.request(request, Repeat::Never).await?, Response::Done => ())
+        expected!(self.request(request, Repeat::Never).await?, Response::Done => ())
     }
 
     /// Deletes what a group without members has committed in a stream: in these partitions, or in all if none is named.
@@ -272,7 +274,7 @@ impl Client {
     pub async fn delete_offsets(&self, group: &str, stream: &str, partitions: &[PartitionId]) -> Result<()> {
         let partitions = partitions.iter().map(|partition| partition.0).collect();
         let request = Request::DeleteOffsets { group: group.to_owned(), stream: stream.to_owned(), partitions };
-        expect!(self.request(request, Repeat::Harmless).await?, Response::Done => ())
+        expected!(self.request(request, Repeat::Harmless).await?, Response::Done => ())
     }
 
     /// Commits positions in a stream for a group without members, from outside. Each partition for itself: what became of
@@ -338,7 +340,7 @@ impl Client {
         self.request(request, Repeat::Never).await
     }
 
-    async fn request(&self, request: Request, repeat: Repeat) -> Result<Response> {
+    pub(crate) async fn request(&self, request: Request, repeat: Repeat) -> Result<Response> {
         self.request_within(request, repeat, self.config().request_timeout).await
     }
 

@@ -16,6 +16,7 @@ use crate::consumer::ConsumerBuilder;
 use crate::error::{Error, Result};
 use crate::group::GroupConsumerBuilder;
 use crate::producer::ProducerBuilder;
+use crate::queue::Queue;
 
 /// A handle to a server. Cheap to clone; clones, producers and consumers share one connection, which is closed when
 /// the last of them is dropped, or by [`close`](Self::close).
@@ -59,6 +60,11 @@ impl Client {
     /// Settings of a member of the consumer group of that name, which is made if it is not there.
     pub fn group(&self, group: impl Into<String>) -> GroupConsumerBuilder {
         GroupConsumerBuilder::new(self.clone(), group.into())
+    }
+
+    /// The queue of that name: asks for messages, receives them as they come, works on them.
+    pub fn queue(&self, queue: impl Into<String>) -> Queue {
+        Queue::new(self.clone(), queue.into())
     }
 
     /// Closes the connection for all who share it, and waits until the server knows. Producers that were not

@@ -8,7 +8,8 @@
 //! - [`Consumer`]: reads a stream's partitions from a position, checks every batch, goes on after a lost
 //!   connection where it stood, and says what is missing.
 //! - [`GroupConsumer`]: reads as a member of a consumer group, which shares partitions out and keeps positions.
-//! - Admin calls on the client itself: streams, lakes and groups.
+//! - [`Queue`]: messages that are worked on one by one: asked for or pushed, acknowledged, failed, extended.
+//! - Admin calls on the client itself: streams, lakes, groups and queues.
 //!
 //! It is not a server, and does not embed one: it knows the protocol and nothing of the engine. It needs a tokio
 //! runtime with time and I/O enabled.
@@ -48,6 +49,7 @@ mod frame_io;
 mod group;
 mod local;
 mod producer;
+mod queue;
 mod tls;
 mod transport;
 
@@ -62,6 +64,7 @@ pub use group::{
 };
 pub use local::LocalServer;
 pub use producer::{Dedup, Delivery, Producer, ProducerBuilder, ProducerStats, Receipt, partition_of_key};
+pub use queue::{Message, MessageReceipt, Messages, MessagesBuilder, Queue, Settling, Worker, WorkerReport};
 pub use tls::Fingerprint;
 
 pub use millstream_protocol::batch::{BatchView, Codec};
@@ -71,6 +74,9 @@ pub use millstream_protocol::frame::control::{
 };
 pub use millstream_protocol::frame::group::{
     GroupInfo, GroupMember, GroupPartition, GroupReset, GroupState, GroupSummary, ResetTo, StreamPartition,
+};
+pub use millstream_protocol::frame::queue::{
+    OnDead, QueueBackoff, QueueConfig, QueueCounts, QueueInfo, QueueOrdering, QueuePartition, QueueStart, QueueSummary,
 };
 pub use millstream_protocol::{
     ByteSize, Class, Code, Epoch, Header, Incarnation, Offset, Outcome, PartitionId, Record, StreamId, Timestamp,

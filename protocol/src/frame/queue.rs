@@ -132,8 +132,8 @@ pub struct QueueOpen {
     pub window: u32,
     /// How long each is its own, in milliseconds; `None`: as the queue says.
     pub visibility_ms: Option<u64>,
-    /// What it still has, if it comes back: the rest never reached it, and is given back uncounted.
-    pub held: Vec<HeldDelivery>,
+    /// What it still has, if it comes back: the rest never reached it, and is given back uncounted. `None`: it has all.
+    pub held: Option<Vec<HeldDelivery>>,
 }
 
 /// Answers a [`QueueOpen`].
@@ -147,6 +147,8 @@ pub struct QueueOpened {
     pub visibility_ms: u64,
     /// Messages that it may have unsettled, as granted.
     pub window: u32,
+    /// Messages of one key come in order, and are to be settled in order.
+    pub is_fifo: bool,
 }
 
 /// How many messages of a queue are in which state now, and what became of the others since it was made.

@@ -301,7 +301,9 @@ impl Catalog {
     fn check_queue(&self, stream: &str, config: &QueueConfig) -> Result<(), BrokerError> {
         let Some(entry) = self.streams.get(stream) else { return Err(BrokerError::UnknownStream(stream.to_owned())) };
         range("the length of a filter", config.filter.len() as u64, 0..=FILTER_BYTES_MAX as u64)?;
-        range("visibility_ms", config.visibility_ms, 0..=VISIBILITY_MS_MAX)?;
+        if config.visibility_ms > VISIBILITY_MS_MAX {
+            return Err(BrokerError::VisibilityOutOfRange(config.visibility_ms));
+        }
         range("delay_ms", config.delay_ms, 0..=QUEUE_DELAY_MS_MAX)?;
         range("backoff max_ms", config.backoff.max_ms, 0..=NACK_DELAY_MS_MAX)?;
         range("backoff min_ms", config.backoff.min_ms, 0..=config.backoff.max_ms)?;

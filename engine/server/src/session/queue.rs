@@ -21,7 +21,7 @@ use millstream_protocol::Code;
 use millstream_protocol::frame::control::Message;
 use millstream_protocol::frame::delivery::Verb as Said;
 use millstream_protocol::frame::delivery::{Receive, VerbRun, decode_verbs, decode_window};
-use millstream_protocol::frame::queue::{QueueOpen, QueueOpened};
+use millstream_protocol::frame::queue::{QueueOpen, QueueOpened, QueueOrdering};
 use millstream_protocol::frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader, Kind, Refusal};
 use millstream_protocol::limits::{
     QUEUE_HELD_MAX, RECEIVE_BYTES_MAX, RECEIVE_MESSAGES_MAX, RECEIVE_WAIT_MS_MAX, VISIBILITY_MS_MAX,
@@ -86,8 +86,9 @@ async fn attach(
     open: QueueOpen,
     outbox: &Arc<Outbox>,
 ) -> Result<(QueueOpened, QueueReceiver), Refusal> {
-    if open.held.len() > QUEUE_HELD_MAX {
-        let text = format!("a receiver came back with {} messages: the limit is {QUEUE_HELD_MAX}", open.held.len());
+    let held = open.held.as_ref().map_or(0, Vec::len);
+    if held > QUEUE_HELD_MAX {
+        let text = format!("a receiver came back with {held} messages: the limit is {QUEUE_HELD_MAX}");
         return Err(Refusal::new(Code::IllegalSetting, text));
     }
     let config = &handle.entry.config;
@@ -97,13 +98,14 @@ async fn attach(
         stream: session.shared.broker.queue_stream_name(&handle.entry),
         visibility_ms: open.visibility_ms.unwrap_or(config.visibility_ms),
         window,
+        is_fifo: config.ordering != QueueOrdering::Unordered,
     };
     let receiving = Receiving {
         key: open.receiver,
         outlet: outbox.clone(),
         window,
         visibility_ms: open.visibility_ms,
-        held: Some(open.held.iter().map(|held| (held.partition, held.fence)).collect()),
+        held: open.held.map(|held| held.iter().map(|held| (held.partition, held.fence)).collect()),
     };
     let handle = handle.clone();
     let receiver = blocking(move || handle.receive(receiving)).await?.map_err(broker_refusal)?;
