@@ -11,6 +11,7 @@ mod groups;
 mod members;
 mod payload;
 mod produce;
+mod queue;
 mod report;
 mod server;
 mod target;
@@ -46,6 +47,8 @@ enum Command {
     Groups(groups::Groups),
     /// Commit offsets, and see how many become durable beside plain appends
     Commits(commits::Commits),
+    /// Send jobs, and have them pushed to competing consumers that acknowledge each
+    Queue(queue::Queue),
 }
 
 /// When to end: whichever comes first.
@@ -167,6 +170,10 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Consume(command) => consume::run(&client, command).await.and_then(|report| report.print(cli.json)),
         Command::Groups(command) => {
             let report = Box::pin(groups::run(&client, &cli.target, command)).await;
+            report.and_then(|report| report::print(&report, &report, cli.json))
+        }
+        Command::Queue(command) => {
+            let report = Box::pin(queue::run(&client, &cli.target, command)).await;
             report.and_then(|report| report::print(&report, &report, cli.json))
         }
         Command::Commits(command) => {
