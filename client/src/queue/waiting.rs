@@ -22,6 +22,9 @@ pub(super) struct Word<A> {
     pub answer: A,
 }
 
+/// A word, and why it does not hold; `None`: it holds.
+pub(super) type Answered<A> = (Word<A>, Option<Code>);
+
 #[derive(Debug)]
 pub(super) struct Waiting<A> {
     unsent: VecDeque<Word<A>>,
@@ -82,7 +85,7 @@ impl<A> Waiting<A> {
     ///
     /// # Errors
     /// [`FrameError`]: it is no answer to that frame.
-    pub fn answered(&mut self, correlation: u64, body: &[u8]) -> Result<Vec<(Word<A>, Option<Code>)>, FrameError> {
+    pub fn answered(&mut self, correlation: u64, body: &[u8]) -> Result<Vec<Answered<A>>, FrameError> {
         let unknown = FrameError::Unknown { what: "frame of verbs answered", value: correlation };
         let words = self.sent.get(&correlation).ok_or(unknown)?;
         let codes = decode_results(body, words.len())?;

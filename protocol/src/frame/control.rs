@@ -491,6 +491,7 @@ pub struct RecoveryInfo {
 }
 
 /// The answer to a [`Request`].
+#[allow(clippy::large_enum_variant, reason = "one at a time, and on its way to the wire")]
 #[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Response {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use hdrhistogram::Histogram;
@@ -92,6 +92,7 @@ struct Figure {
 
 /// What the tasks of one figure share.
 struct Run {
+    started: Instant,
     stop: AtomicBool,
     counts: AtomicBool,
     acked: AtomicU64,
@@ -99,6 +100,13 @@ struct Run {
     /// Room in the backlog. A job of several queues is done when each has done it: each gives back its part.
     room: Semaphore,
     queues: u32,
+}
+
+impl Run {
+    /// What records are stamped with: both ends are this process.
+    fn since_start_us(&self) -> i64 {
+        i64::try_from(self.started.elapsed().as_micros()).unwrap_or(i64::MAX)
+    }
 }
 
 /// Runs it.
@@ -163,6 +171,7 @@ async fn figure(
 ) -> Result<Figure, Failure> {
     let queues = command.queues.max(1);
     let run = Arc::new(Run {
+        started: Instant::now(),
         stop: AtomicBool::new(false),
         counts: AtomicBool::new(false),
         acked: AtomicU64::new(0),
@@ -248,7 +257,7 @@ async fn produce(client: &Client, run: &Run, number: u32, size: usize, groups: O
                 record = record.key((key % groups.max(1)).to_le_bytes().to_vec());
                 key = key.wrapping_add(0x9E37_79B9_7F4A_7C15);
             }
-            record.timestamp = now();
+            record.timestamp = Timestamp(run.since_start_us());
             unacked.push_back(producer.enqueue(record).await?);
         }
         while unacked.len() > 65_536
@@ -275,9 +284,8 @@ async fn consume(
             let message: Message = next.expect("a queue's messages end with an error")?;
             since_look += 1;
             if run.counts.load(Ordering::Relaxed) && since_look % 16 == 0 {
-                let made = message.record().timestamp.0;
-                let ms = now().0.saturating_sub(made).max(0);
-                delivery_us.saturating_record(ms as u64 * 1_000);
+                let us = run.since_start_us() - message.record().timestamp.0;
+                delivery_us.saturating_record(u64::try_from(us).unwrap_or(0));
             }
             if message.receive_count() > 1 {
                 run.redelivered.fetch_add(1, Ordering::Relaxed);
@@ -302,12 +310,6 @@ async fn consume(
     tokio::try_join!(taking, answering)?;
     messages.close().await?;
     Ok((delivery_us, ack_us))
-}
-
-/// In whole milliseconds, as records have it.
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 impl fmt::Display for QueueReport {
