@@ -1,5 +1,7 @@
 //! The command line: one definition from which parsing, help and completions come. Parsing does nothing else.
 
+pub mod queue;
+
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -55,6 +57,9 @@ pub enum Command {
     /// Show, reset and delete consumer groups
     #[command(subcommand)]
     Group(Group),
+    /// Make, use, watch and delete queues: messages that are worked on one by one
+    #[command(subcommand)]
+    Queue(Box<queue::Queue>),
     /// Land streams as files in a directory or bucket
     #[command(subcommand)]
     Lake(Lake),

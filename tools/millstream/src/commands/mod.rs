@@ -6,6 +6,7 @@ mod demo;
 mod group;
 mod lake;
 mod produce;
+mod queue;
 mod recovery;
 mod serve;
 mod stream;
@@ -51,6 +52,7 @@ pub fn run(cli: Cli, output: Output) -> Result<(), Failure> {
                     Command::Produce(command) => produce::run(command, &server, output).await,
                     Command::Consume(command) => consume::run(command, &server, output).await,
                     Command::Group(command) => group::run(command, &server, output).await,
+                    Command::Queue(command) => queue::run(*command, &server, output).await,
                     Command::Recovery => recovery::run(&server, output).await,
                     Command::Lake(command) => lake::run(command, &server, output).await,
                     _ => unreachable!("the others are matched above"),

@@ -1,7 +1,7 @@
 //! `millstream consume`: a stream's records on stdout, a line each. `group`: as a member of a group.
 
 mod group;
-mod render;
+pub(super) mod render;
 
 use std::io::{self, Write};
 
