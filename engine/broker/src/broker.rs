@@ -139,6 +139,7 @@ impl Broker {
         let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get());
         let queues = QueueShell::start(threads, log.wall_clock());
         let broker = Arc::new(Self { config, log, catalog, groups, queues, recovery, producers, streams, changing });
+        broker.queues.know(&broker);
         broker.tell_groups_of_all_streams();
         broker.recover_offsets();
         broker.open_queues()?;

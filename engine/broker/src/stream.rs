@@ -63,6 +63,15 @@ impl Stream {
         }
     }
 
+    /// The partition of that incarnation.
+    ///
+    /// # Errors
+    /// [`LogError::Deleted`] if it has none; the log's, where it could not be opened.
+    pub(crate) fn by_incarnation(&self, incarnation: Incarnation) -> Result<&Arc<Partition>, LogError> {
+        let at = self.incarnations.iter().position(|one| *one == incarnation).ok_or(LogError::Deleted)?;
+        self.partitions[at].as_ref().map_err(Clone::clone)
+    }
+
     /// Whether it was deleted since it was looked up.
     pub fn is_deleted(&self) -> bool {
         self.deleted.load(Ordering::Acquire)

@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use millstream_broker::queue::{
-    Backoff, Delivery, Dying, Ledger, Now, Ordering, PartitionQueue, Pass, Receipt, Refusal, Settings, Verdict,
+    Adopted, Adoption, Backoff, Delivery, Dying, Ledger, Now, Ordering, PartitionQueue, Pass, Receipt, Refusal,
+    Settings, Verdict,
 };
 use millstream_log::Machine;
 use proptest::prelude::*;
@@ -43,9 +44,19 @@ struct Message {
     fence: u64,
     is_void: bool,
     is_new: bool,
+    /// Whether a letter has brought it back, and which time that is by the letter.
+    redriven: u16,
+    is_adopted: bool,
+    /// Letters that have brought it back, ever.
+    adoptions: u32,
 }
 
 impl Message {
+    /// What its receipts say.
+    fn redriven_now(&self) -> u16 {
+        if self.is_adopted { self.redriven } else { 0 }
+    }
+
     fn is_settled(&self) -> bool {
         matches!(self.state, State::Filtered | State::Acked | State::Dead | State::Gone)
     }
@@ -53,27 +64,74 @@ impl Message {
 
 #[derive(Debug, Clone)]
 enum Op {
-    Produce { group: u64, matches: bool, delay: u64 },
-    Judge { all: bool },
-    Receive { receiver: u32, max: usize, visibility: u64 },
-    Ack { pick: usize },
-    Nack { pick: usize, delay: Option<u64> },
-    Release { pick: usize },
-    Extend { pick: usize, visibility: u64 },
-    Reject { pick: usize },
-    Expire { pick: usize },
-    Pass { ticks: u64 },
-    Lost { receiver: u32 },
-    Back { receiver: u32 },
+    Produce {
+        group: u64,
+        matches: bool,
+        delay: u64,
+    },
+    Judge {
+        all: bool,
+    },
+    Receive {
+        receiver: u32,
+        max: usize,
+        visibility: u64,
+    },
+    Ack {
+        pick: usize,
+    },
+    Nack {
+        pick: usize,
+        delay: Option<u64>,
+    },
+    Release {
+        pick: usize,
+    },
+    Extend {
+        pick: usize,
+        visibility: u64,
+    },
+    Reject {
+        pick: usize,
+    },
+    Expire {
+        pick: usize,
+    },
+    Pass {
+        ticks: u64,
+    },
+    Lost {
+        receiver: u32,
+    },
+    Back {
+        receiver: u32,
+    },
     Flush,
-    Durable { lag: usize },
-    Moves { finish: bool },
-    Unpark { pick: usize, retry: bool },
+    Durable {
+        lag: usize,
+    },
+    Moves {
+        finish: bool,
+    },
+    Unpark {
+        pick: usize,
+        retry: bool,
+    },
+    /// A letter is to bring its message back, again perhaps.
+    Redrive {
+        pick: usize,
+    },
     Purge,
-    Seek { pick: usize },
-    Retain { pick: usize },
+    Seek {
+        pick: usize,
+    },
+    Retain {
+        pick: usize,
+    },
     Snapshot,
-    Crash { lost: usize },
+    Crash {
+        lost: usize,
+    },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -95,6 +153,7 @@ fn op() -> impl Strategy<Value = Op> {
         6 => (0..3_usize).prop_map(|lag| Op::Durable { lag }),
         4 => any::<bool>().prop_map(|finish| Op::Moves { finish }),
         1 => (any::<usize>(), any::<bool>()).prop_map(|(pick, retry)| Op::Unpark { pick, retry }),
+        4 => any::<usize>().prop_map(|pick| Op::Redrive { pick }),
         1 => Just(Op::Purge),
         1 => any::<usize>().prop_map(|pick| Op::Seek { pick }),
         1 => any::<usize>().prop_map(|pick| Op::Retain { pick }),
@@ -108,6 +167,8 @@ fn op() -> impl Strategy<Value = Op> {
 struct World {
     messages: Vec<Message>,
     epoch: u32,
+    /// Letters that have brought their message back, by sequence.
+    used: BTreeSet<u64>,
 }
 
 struct Run {
@@ -127,13 +188,13 @@ struct Run {
     snapshot: (usize, Vec<u8>),
     receipts: Vec<Receipt>,
     highest_fence: u64,
-    /// The dead-letter stream, by sequence.
-    dead: BTreeMap<u64, u64>,
+    /// The dead-letter stream, by sequence: which message, and how often it had been redriven.
+    dead: BTreeMap<u64, (u64, u16)>,
     /// Appended to it, and the machine does not know yet.
     in_hand: Vec<Dying>,
     lost: BTreeMap<u32, u64>,
-    /// Acks answered as durable, with the queue epoch.
-    promised: BTreeSet<(u32, u64)>,
+    /// Acks answered as durable, with the queue epoch, and how many letters had brought the message back.
+    promised: BTreeSet<(u32, u64, u32)>,
     olds_in_a_row: u32,
 }
 
@@ -146,7 +207,7 @@ impl Run {
             settings,
             queue_delay,
             machine: PartitionQueue::recover(ledger, settings, 1, now),
-            world: World { messages: Vec::new(), epoch: 1 },
+            world: World { messages: Vec::new(), epoch: 1, used: BTreeSet::new() },
             now: 0,
             starts: 1,
             log_start: 0,
@@ -207,6 +268,9 @@ impl Run {
                     fence: 0,
                     is_void: false,
                     is_new: true,
+                    redriven: 0,
+                    is_adopted: false,
+                    adoptions: 0,
                 });
             }
             Op::Judge { all } => self.judge(all),
@@ -268,6 +332,7 @@ impl Run {
                 run.machine.expired(receipt, now);
                 if expected {
                     run.message(receipt.offset).state = State::Gone;
+                    run.message(receipt.offset).is_adopted = false;
                 }
             }),
             Op::Pass { ticks } => {
@@ -305,12 +370,14 @@ impl Run {
                     message.state = if retry { State::Waiting { due: 0 } } else { State::Dying };
                 }
             }
+            Op::Redrive { pick } => self.redrive(pick),
             Op::Purge => {
                 self.world.epoch += 1;
                 let end = self.world.messages.len() as u64;
                 self.machine.reset(self.world.epoch, end, true, now);
                 for message in self.world.messages.iter_mut().filter(|message| !message.is_settled()) {
                     message.state = State::Gone;
+                    message.is_adopted = false;
                 }
             }
             Op::Seek { pick } => {
@@ -322,6 +389,7 @@ impl Run {
                     if (offset as u64) < to {
                         if !message.is_settled() {
                             message.state = State::Gone;
+                            message.is_adopted = false;
                         }
                     } else {
                         *message = Message {
@@ -332,6 +400,8 @@ impl Run {
                             is_void: true,
                             is_new: true,
                             fence: 0,
+                            redriven: 0,
+                            is_adopted: false,
                             ..message.clone()
                         };
                     }
@@ -342,7 +412,8 @@ impl Run {
                 self.log_start += pick as u64 % (open.min(3) + 1);
                 self.machine.deleted_below(self.log_start, now);
                 let start = self.log_start as usize;
-                for message in self.world.messages[..start].iter_mut().filter(|message| !message.is_settled()) {
+                // What came back lies elsewhere.
+                for message in self.world.messages[..start].iter_mut().filter(|m| !m.is_settled() && !m.is_adopted) {
                     message.state = State::Gone;
                 }
             }
@@ -414,13 +485,17 @@ impl Run {
                 message.first = now.wall_ms;
             }
             assert_eq!((delivery.receives, delivery.first_ms), (message.receives, message.first), "{delivery:?}");
+            let redriven = self.world.messages[offset as usize].redriven_now();
+            assert_eq!(delivery.receipt.redriven, redriven, "{delivery:?}");
             self.receipts.push(delivery.receipt);
         }
         if deliveries.len() < max {
             let left: Vec<u64> = (0..self.world.messages.len() as u64)
                 .filter(|offset| self.may_go(*offset))
                 .filter(|offset| {
-                    !self.is_fifo() || self.group(self.world.messages[*offset as usize].group)[0] == *offset
+                    // One that came back waits until what is out of its group is at its end.
+                    let group = self.world.messages[*offset as usize].group;
+                    !self.is_fifo() || (self.group(group)[0] == *offset && self.out(*offset).is_empty())
                 })
                 .collect();
             assert!(left.is_empty(), "left behind: {left:?} of {:?}", self.world.messages);
@@ -432,7 +507,8 @@ impl Run {
         assert!(self.may_go(offset), "{delivery:?} of {:?}", self.world.messages[offset as usize]);
         assert!(delivery.receipt.fence > self.highest_fence, "fences rise");
         self.highest_fence = delivery.receipt.fence;
-        assert!(!self.promised.contains(&(self.world.epoch, offset)), "delivered after its ack: {offset}");
+        let adoptions = self.world.messages[offset as usize].adoptions;
+        assert!(!self.promised.contains(&(self.world.epoch, offset, adoptions)), "delivered after its ack: {offset}");
         if self.is_fifo() {
             let before =
                 self.group(self.world.messages[offset as usize].group).into_iter().take_while(|at| *at < offset);
@@ -482,7 +558,8 @@ impl Run {
             }
             return;
         }
-        let is_first = !self.is_fifo() || self.group(message.group).first() == Some(&receipt.offset);
+        let first = self.out(receipt.offset).first().or(self.group(message.group).first()).copied();
+        let is_first = !self.is_fifo() || first == Some(receipt.offset);
         match answer {
             Ok(()) if message.state == State::Acked => assert_eq!(message.fence, receipt.fence, "{receipt:?}"),
             Ok(()) => {
@@ -559,15 +636,16 @@ impl Run {
         self.machine.durable(flushes - behind, self.at());
         let world = &self.flushed[durable - 1].1;
         let acked = world.messages.iter().enumerate().filter(|(_, message)| message.state == State::Acked);
-        self.promised.extend(acked.map(|(offset, _)| (world.epoch, offset as u64)));
+        self.promised.extend(acked.map(|(offset, message)| (world.epoch, offset as u64, message.adoptions)));
     }
 
     fn moves(&mut self, finish: bool) {
         let now = self.at();
         while let Some(dying) = self.machine.next_move() {
             // As an idempotent producer does: what is there already is not stored again.
-            let stored = *self.dead.entry(dying.sequence).or_insert(dying.offset);
-            assert_eq!(stored, dying.offset, "one sequence, two messages");
+            let redriven = dying.adopted.map_or(0, |letter| letter.redriven);
+            let stored = *self.dead.entry(dying.sequence).or_insert((dying.offset, redriven));
+            assert_eq!(stored, (dying.offset, redriven), "one sequence, two messages");
             assert_eq!(self.dead.len() as u64, self.dead.keys().next_back().map_or(0, |last| last + 1), "no gap");
             self.in_hand.push(dying);
         }
@@ -578,8 +656,44 @@ impl Run {
                 let message = self.message(dying.offset);
                 if message.state == State::Dying && dying.epoch == epoch {
                     message.state = State::Dead;
+                    message.is_adopted = false;
                 }
             }
+        }
+    }
+
+    fn redrive(&mut self, pick: usize) {
+        if self.dead.is_empty() {
+            return;
+        }
+        let now = self.at();
+        let sequence = *self.dead.keys().nth(pick % self.dead.len()).expect("one of them");
+        let (offset, redriven) = self.dead[&sequence];
+        let group = if self.is_fifo() { self.world.messages[offset as usize].group } else { 0 };
+        let letter = Adopted { redriven: redriven + 1, incarnation: 77, at: sequence, group };
+        let message = self.world.messages[offset as usize].clone();
+        let expected = match message.state {
+            _ if self.world.used.contains(&sequence) => Adoption::Repeated,
+            State::Dying => Adoption::Later,
+            _ if message.is_settled() => Adoption::Done,
+            _ => Adoption::Open,
+        };
+        assert_eq!(self.machine.adopt(offset, letter, now), expected, "{sequence} of {message:?}");
+        if expected == Adoption::Done {
+            self.world.used.insert(sequence);
+            *self.message(offset) = Message {
+                state: State::Waiting { due: 0 },
+                receives: 0,
+                releases: 0,
+                first: 0,
+                fence: 0,
+                is_void: true,
+                is_new: false,
+                redriven: redriven + 1,
+                is_adopted: true,
+                adoptions: message.adoptions + 1,
+                ..message
+            };
         }
     }
 
@@ -600,7 +714,7 @@ impl Run {
         }
         let (produced, epoch) = (self.world.messages.clone(), self.world.epoch);
         self.world = match kept {
-            0 => World { messages: Vec::new(), epoch: 1 },
+            0 => World { messages: Vec::new(), epoch: 1, used: BTreeSet::new() },
             kept => self.flushed[kept - 1].1.clone(),
         };
         // A purge or a seek is in the catalog before the queue hears of it.
@@ -613,6 +727,8 @@ impl Run {
             fence: 0,
             is_void: true,
             is_new: true,
+            redriven: 0,
+            is_adopted: false,
             ..message.clone()
         }));
         for message in self.world.messages.iter_mut().filter(|message| matches!(message.state, State::Leased { .. })) {
@@ -636,11 +752,12 @@ impl Run {
             self.machine.reset(epoch, end, true, now);
             for message in self.world.messages.iter_mut().filter(|message| !message.is_settled()) {
                 message.state = State::Gone;
+                message.is_adopted = false;
             }
         }
         self.machine.deleted_below(self.log_start, now);
         let start = self.log_start as usize;
-        for message in self.world.messages[..start].iter_mut().filter(|message| !message.is_settled()) {
+        for message in self.world.messages[..start].iter_mut().filter(|m| !m.is_settled() && !m.is_adopted) {
             message.state = State::Gone;
         }
         self.judge(true);
@@ -695,7 +812,7 @@ impl Run {
         assert_eq!((counts.available, counts.in_flight, counts.delayed, counts.dying), (0, 0, 0, 0));
         let dead = self.world.messages.iter().enumerate().filter(|(_, message)| message.state == State::Dead);
         for (offset, _) in dead {
-            assert!(self.dead.values().any(|at| *at == offset as u64), "{offset} is not in the dead letters");
+            assert!(self.dead.values().any(|(at, _)| *at == offset as u64), "{offset} is not in the dead letters");
         }
         // What was stored comes back as what it was.
         let mut ledger = Ledger::decode_snapshot(&self.snapshot.1).expect("whole");

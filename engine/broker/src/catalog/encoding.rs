@@ -6,6 +6,7 @@ use millstream_protocol::{Incarnation, LakeId, StreamId, Timestamp};
 use rkyv::{Archive, Deserialize, Serialize, rancor};
 
 use super::queues::{QueueEntry, Queues};
+use super::redrives::RedriveEntry;
 use super::state::{Catalog, Event, LakeEntry, StreamEntry};
 
 const VERSION: u8 = 1;
@@ -40,6 +41,7 @@ struct Image {
     producers: Vec<ProducerImage>,
     queues: Vec<QueueEntry>,
     leaving_queues: Vec<u64>,
+    redrives: Vec<RedriveEntry>,
 }
 
 impl Machine for Catalog {
@@ -74,6 +76,7 @@ impl Machine for Catalog {
             leaving: self.leaving.iter().copied().collect(),
             queues: self.queues.by_name.values().cloned().collect(),
             leaving_queues: self.queues.leaving.iter().copied().collect(),
+            redrives: self.queues.redrives.values().cloned().collect(),
             producers: self.producers.iter().map(|(name, id)| ProducerImage { name: name.clone(), id: *id }).collect(),
         };
         let archive = rkyv::to_bytes::<rancor::Error>(&image).expect("flat types always archive");
@@ -103,6 +106,7 @@ impl Machine for Catalog {
             queues: Queues {
                 by_name: image.queues.into_iter().map(|queue| (queue.name.clone(), queue)).collect(),
                 leaving: image.leaving_queues.into_iter().collect(),
+                redrives: image.redrives.into_iter().map(|redrive| (redrive.queue, redrive)).collect(),
             },
             producers: image.producers.into_iter().map(|producer| (producer.name, producer.id)).collect(),
         })

@@ -8,6 +8,7 @@ use millstream_protocol::names::check_name;
 use millstream_protocol::{QueueId, StreamId, Timestamp};
 use rkyv::{Archive, Deserialize, Serialize};
 
+use super::redrives::{RedriveEntry, RedriveEvent, RedriveInput, RedriveStatus, RedriveTo};
 use super::state::{Catalog, Event, range};
 use crate::error::BrokerError;
 use crate::queue::{GROUP_BATCH_MAX, NACK_DELAY_MS_MAX};
@@ -115,6 +116,8 @@ pub enum QueueInput {
         /// Its number.
         id: QueueId,
     },
+    /// About a redrive.
+    Redrive(RedriveInput),
 }
 
 /// What happened to a queue. The layout is fixed: a new one is a new type under a new version byte.
@@ -159,6 +162,8 @@ pub enum QueueEvent {
         /// Its number.
         id: u64,
     },
+    /// To a redrive of it.
+    Redrive(RedriveEvent),
 }
 
 /// The queues, by name, and the deleted ones whose events may still be there.
@@ -166,6 +171,8 @@ pub enum QueueEvent {
 pub(super) struct Queues {
     pub by_name: BTreeMap<String, QueueEntry>,
     pub leaving: BTreeSet<u64>,
+    /// The newest redrive of each queue, by the queue's number.
+    pub redrives: BTreeMap<u64, RedriveEntry>,
 }
 
 impl Queues {
@@ -180,7 +187,12 @@ impl Queues {
     /// A queue that reads the stream, or sends its dead there.
     pub fn user_of(&self, stream: &str, id: StreamId) -> Option<&QueueEntry> {
         let uses = |queue: &&QueueEntry| queue.stream == id.0 || queue.config.dead_letter.as_deref() == Some(stream);
-        self.by_name.values().find(uses)
+        let redrives_to = |queue: &&QueueEntry| {
+            self.redrives.get(&queue.id).is_some_and(|redrive| {
+                redrive.status == RedriveStatus::Running && redrive.to == RedriveTo::Stream(stream.to_owned())
+            })
+        };
+        self.by_name.values().find(uses).or_else(|| self.by_name.values().find(redrives_to))
     }
 
     pub fn apply(&mut self, event: &QueueEvent) {
@@ -207,9 +219,24 @@ impl Queues {
             QueueEvent::Deleted { id } => {
                 self.by_name.retain(|_, queue| queue.id != *id);
                 self.leaving.insert(*id);
+                self.redrives.remove(id);
             }
             QueueEvent::Removed { id } => {
                 self.leaving.remove(id);
+            }
+            QueueEvent::Redrive(RedriveEvent::Began(entry)) => {
+                self.redrives.insert(entry.queue, entry.clone());
+            }
+            QueueEvent::Redrive(RedriveEvent::Went { queue, id, positions, copied, counts }) => {
+                if let Some(known) = self.redrives.get_mut(queue).filter(|known| known.id == *id) {
+                    (known.positions, known.copied) = (positions.clone(), copied.clone());
+                    known.counts = *counts;
+                }
+            }
+            QueueEvent::Redrive(RedriveEvent::Ended { queue, status }) => {
+                if let Some(known) = self.redrives.get_mut(queue) {
+                    known.status = *status;
+                }
             }
         }
     }
@@ -238,6 +265,7 @@ impl Catalog {
                 true => QueueEvent::Removed { id: id.0 },
                 false => return Ok(Vec::new()),
             },
+            QueueInput::Redrive(input) => return self.step_redrive(input),
         };
         Ok(vec![Event::Queue(event)])
     }

@@ -9,6 +9,7 @@ use millstream_protocol::{Incarnation, LakeId, ProducerId, StreamId, Timestamp};
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::queues::{QueueEvent, QueueInput, Queues};
+use super::redrives::RedriveEvent;
 use crate::error::BrokerError;
 
 const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=4 << 30;
@@ -277,6 +278,9 @@ impl Catalog {
             Event::LakeRemoved { id } => self.lakes.retain(|_, lake| lake.id.0 != *id),
             Event::Queue(event) => {
                 if let QueueEvent::Created(entry) = event {
+                    self.last_id = self.last_id.max(entry.id);
+                }
+                if let QueueEvent::Redrive(RedriveEvent::Began(entry)) = event {
                     self.last_id = self.last_id.max(entry.id);
                 }
                 self.queues.apply(event);

@@ -9,10 +9,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use crossbeam_channel::Sender;
 use millstream_log::{AppendSink, Appended, LogError, NewBatch};
+use millstream_protocol::batch::DEDUP_ID;
+use millstream_protocol::batch::record::{DELAY, EXPIRES_AT, NOT_BEFORE};
 use millstream_protocol::batch::{BatchBuilder, BatchView, Codec};
-use millstream_protocol::{Header, PartitionId, ProducerId, QueueId, Record};
+use millstream_protocol::limits::RECORD_HEADERS_MAX;
+use millstream_protocol::{Header, PartitionId, QueueId, Record, Timestamp};
 
 use super::event::{Dying, Reason};
+use super::letters::{ADDED, DEAD_DEDUP_ID, producer};
 use super::part::Part;
 use super::settings::Now;
 use super::worker::{Command, Lot};
@@ -70,7 +74,7 @@ impl Mover {
         }
         while self.in_flight.len() < IN_FLIGHT_MAX {
             let Some(dying) = self.again.pop_front().or_else(|| part.machine.next_move()) else { return };
-            let sent = self.letter(queue, part, dead_letters, &dying).and_then(|batch| {
+            let sent = self.letter(queue, part, dead_letters, &dying, now).and_then(|batch| {
                 let target = dead_letters.stream.partition(PartitionId(dying.target))?;
                 Ok(target.append(batch, dying.sequence, &self.sink)?)
             });
@@ -114,20 +118,29 @@ impl Mover {
         part: &mut Part,
         dead_letters: &DeadLetters,
         dying: &Dying,
+        now: Now,
     ) -> Result<NewBatch, BrokerError> {
-        let mut record = match read(part, dying.offset) {
-            Ok(found) => found.unwrap_or_else(|| Record { value: None, ..Record::new(Bytes::new()) }),
-            // Deleted since: the letter still says which message it was.
-            Err(LogError::OffsetOutOfRange { .. }) => Record { value: None, ..Record::new(Bytes::new()) },
-            Err(error) => return Err(error.into()),
+        let gone = || (Timestamp(0), 0, Record { value: None, ..Record::new(Bytes::new()) });
+        let (appended, redriven, mut record) = match dying.adopted {
+            Some(letter) => {
+                part.letters.read(letter)?.map_or_else(gone, |found| (found.appended, letter.redriven, found.record))
+            }
+            None => match part.feed.record(&part.partition, dying.offset) {
+                Ok(found) => found.map_or_else(gone, |(appended, record)| (appended, 0, record)),
+                // Deleted since: the letter still says which message it was.
+                Err(LogError::OffsetOutOfRange { .. }) => gone(),
+                Err(error) => return Err(error.into()),
+            },
         };
         // The move's number decides, not the id: two messages of one id must not become one here.
+        record.headers.retain(|header| {
+            !header.name.starts_with(ADDED) && ![DELAY, NOT_BEFORE, EXPIRES_AT].contains(&&*header.name)
+        });
         for header in &mut record.headers {
-            if header.name == "ms-dedup-id" {
-                header.name = "ms-dl-dedup-id".into();
+            if header.name == DEDUP_ID {
+                header.name = DEAD_DEDUP_ID.into();
             }
         }
-        record.headers.retain(|header| !header.name.starts_with("ms-") || header.name.starts_with("ms-dl-dedup"));
         let reason = match dying.reason {
             Reason::MaxReceives => "max_receives",
             Reason::Rejected => "rejected",
@@ -135,7 +148,7 @@ impl Mover {
             Reason::Expired => "expired",
             Reason::FilterError => "filter_error",
         };
-        for (name, value) in [
+        let added = [
             ("ms-dl-stream", dead_letters.source.clone()),
             ("ms-dl-partition", self.partition.to_string()),
             ("ms-dl-offset", dying.offset.to_string()),
@@ -144,35 +157,27 @@ impl Mover {
             ("ms-dl-error", dying.error.clone()),
             ("ms-dl-receives", dying.receives.to_string()),
             ("ms-dl-first", dying.first_ms.to_string()),
-        ] {
+            ("ms-dl-last", if dying.receives == 0 { 0 } else { now.wall_ms }.to_string()),
+            ("ms-dl-appended", appended.0.to_string()),
+            ("ms-dl-redriven", if redriven == 0 { String::new() } else { redriven.to_string() }),
+        ];
+        // A letter that is too long for a record would never arrive. What is left out is said.
+        let room = RECORD_HEADERS_MAX - added.len() - 1;
+        let left_out = record.headers.len().saturating_sub(room);
+        record.headers.truncate(room);
+        let left_out = ("ms-dl-headers-left-out", if left_out == 0 { String::new() } else { left_out.to_string() });
+        for (name, value) in added.into_iter().chain([left_out]) {
             if !value.is_empty() {
                 record.headers.push(Header { name: name.into(), value: Some(value.into_bytes().into()) });
             }
         }
         let mut builder = BatchBuilder::new(Codec::None);
-        builder.producer(producer(self.queue, self.partition), 0, dying.sequence);
+        builder.producer(producer(self.queue.0, self.partition), 0, dying.sequence);
         let batch =
             builder.push_own(&record).and_then(|()| builder.finish()).and_then(|bytes| BatchView::parse(&bytes));
         let batch = NewBatch::from(batch.map_err(LogError::from)?);
         Ok(if self.is_resend { batch.resent() } else { batch })
     }
-}
-
-/// The queue's producer of dead letters from one partition: both upper bits are set, as in no id that a client is given.
-fn producer(queue: QueueId, partition: u32) -> ProducerId {
-    ProducerId(3 << 62 | (queue.0 & 0x3fff_ffff) << 32 | u64::from(partition))
-}
-
-fn read(part: &mut Part, offset: u64) -> Result<Option<Record>, LogError> {
-    let Some(batch) = part.feed.batch(&part.partition, offset)? else { return Ok(None) };
-    let mut records = batch.records()?;
-    while let Some(record) = records.next_with_offset() {
-        let (at, record) = record?;
-        if at.0 == offset {
-            return Ok(Some(record));
-        }
-    }
-    Ok(None)
 }
 
 struct Arrived {

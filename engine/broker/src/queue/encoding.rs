@@ -7,7 +7,7 @@ use rkyv::{Archive, Deserialize, Serialize, rancor};
 
 use super::event::{Adopted, Dying, Mark, Pass};
 use super::ledger::{First, Ledger, Tally};
-use super::settled::Settled;
+use super::settled::{Settled, decode_set, encode_set};
 
 const VERSION: u8 = 1;
 
@@ -39,6 +39,8 @@ struct Image {
     firsts: Vec<FirstImage>,
     dying: Vec<Dying>,
     adopted: Vec<(u64, Adopted)>,
+    /// Sets of offsets as [`Settled::encode`] has them.
+    letters: Vec<(u64, Vec<u8>)>,
     sequences: Vec<(u32, u64)>,
     /// In the order of [`Tally`]'s fields.
     tally: [u64; 8],
@@ -80,6 +82,7 @@ impl Machine for Ledger {
             firsts: self.firsts.iter().map(first).collect(),
             dying: self.dying.values().cloned().collect(),
             adopted: self.adopted.iter().map(|(offset, adopted)| (*offset, *adopted)).collect(),
+            letters: self.letters.iter().map(|(incarnation, letters)| (*incarnation, encode_set(letters))).collect(),
             sequences: self.sequences.iter().map(|(target, next)| (*target, *next)).collect(),
             tally: [acked, filtered, dead, expired, expired_by_retention, removed, lost, purged],
         };
@@ -94,6 +97,7 @@ impl Machine for Ledger {
             let FirstImage { base, fence, at_ms, len, left } = image;
             (base, First { fence, at_ms, len, left })
         };
+        let letters = image.letters.iter().map(|(incarnation, bytes)| Ok((*incarnation, decode_set(bytes)?)));
         let mut ledger = Self {
             epoch: image.epoch,
             judged: image.judged,
@@ -105,6 +109,7 @@ impl Machine for Ledger {
             dying: image.dying.into_iter().map(|dying| ((dying.target, dying.sequence), dying)).collect(),
             dying_at: BTreeMap::new(),
             adopted: image.adopted.into_iter().collect(),
+            letters: letters.collect::<Result<_, String>>()?,
             sequences: image.sequences.into_iter().collect(),
             tally: Tally { acked, filtered, dead, expired, expired_by_retention, removed, lost, purged },
         };

@@ -51,7 +51,8 @@ pub enum Event {
         /// Runs of offsets: where it begins, how many.
         runs: Vec<(u64, u64)>,
     },
-    /// A message that was dead is back (redrive): its record lies in the dead-letter stream.
+    /// A message that was dead is back (redrive): its record lies in the dead-letter stream. A letter brings its message back
+    /// once, ever: of one that did before nothing comes.
     Adopted {
         /// Its offset.
         offset: u64,
@@ -153,7 +154,7 @@ pub struct Dying {
     pub error: String,
 }
 
-/// Where a redriven message's record lies.
+/// Where a redriven message's record lies: a dead letter.
 #[derive(Archive, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Adopted {
     /// How often the message was redriven.
@@ -162,4 +163,7 @@ pub struct Adopted {
     pub incarnation: u64,
     /// The offset there.
     pub at: u64,
+    /// The number of its group, so that a FIFO queue need not read the letter again after a restart; 0 where messages are
+    /// unordered.
+    pub group: u64,
 }

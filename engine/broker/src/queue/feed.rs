@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 
 use millstream_filter::Candidate;
 use millstream_log::{LogError, Partition};
-use millstream_protocol::Offset;
 use millstream_protocol::batch::header::FLAG_CONTROL_HEADERS;
 use millstream_protocol::batch::record::{DELAY, EXPIRES_AT, NOT_BEFORE};
 use millstream_protocol::batch::{BatchError, BatchView, RecordRef};
+use millstream_protocol::{Offset, Record, Timestamp};
 
 use super::event::Reason;
 use super::machine::{PartitionQueue, Verdict};
@@ -50,6 +50,19 @@ impl Feed {
             self.chunks.pop_front();
         }
         Ok(found)
+    }
+
+    /// The record at `offset`, and when it was appended; `None` if it is in no batch any more.
+    pub fn record(&mut self, partition: &Partition, offset: u64) -> Result<Option<(Timestamp, Record)>, LogError> {
+        let Some(batch) = self.batch(partition, offset)? else { return Ok(None) };
+        let mut records = batch.records()?;
+        while let Some(record) = records.next_with_offset() {
+            let (at, record) = record?;
+            if at.0 == offset {
+                return Ok(Some((batch.header().append_time, record)));
+            }
+        }
+        Ok(None)
     }
 
     /// Forgets what it has read.
@@ -154,6 +167,18 @@ fn due(append_ms: u64, delay_ms: u64) -> u64 {
     if delay_ms == 0 { 0 } else { append_ms.saturating_add(surely_passed(delay_ms)) }
 }
 
+/// When a record that was read again is due, Unix ms; 0: at once.
+pub(super) fn due_ms(rules: &Rules, partition: u32, offset: u64, appended: Timestamp, record: &Record) -> u64 {
+    let append_ms = u64::try_from(appended.0).unwrap_or(0);
+    let number = |name: &str| {
+        let header = record.headers.iter().find(|header| header.name == name)?;
+        std::str::from_utf8(header.value.as_deref()?).ok()?.parse::<u64>().ok()
+    };
+    let own = number(DELAY).map(|delay| append_ms.saturating_add(surely_passed(delay)));
+    let own = own.into_iter().chain(number(NOT_BEFORE)).max();
+    own.unwrap_or_else(|| due(append_ms, rules.get(rules.at(partition, offset)).map_or(0, |rule| rule.delay_ms)))
+}
+
 /// Clocks are read in whole milliseconds, rounded down: one more, so that nothing is ever early.
 pub(super) fn surely_passed(ms: u64) -> u64 {
     if ms == 0 { 0 } else { ms.saturating_add(1) }
@@ -166,8 +191,8 @@ fn own_due(record: &RecordRef<'_>, append_ms: u64) -> Option<u64> {
 }
 
 /// A message group's number. Two keys that meet share a lock, which keeps their order: no more is needed of it than that
-/// keys as they come do not meet. FNV-1a, and SplitMix64's finalizer.
-fn hash(key: &[u8]) -> u64 {
+/// keys as they come do not meet. It is stored with redriven messages, so it stays as it is. FNV-1a, and SplitMix64's finalizer.
+pub(super) fn hash(key: &[u8]) -> u64 {
     let fold = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
     let mut hash = key.iter().fold(0xcbf2_9ce4_8422_2325, fold);
     hash = (hash ^ (hash >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

@@ -37,6 +37,12 @@ impl Groups {
         self.groups.entry(group).or_default().waiting.push_back(offset);
     }
 
+    /// A message that is back from the dead: before all that is younger, after what is older.
+    pub fn insert(&mut self, group: u64, offset: u64) {
+        insert_sorted(&mut self.groups.entry(group).or_default().waiting, offset);
+        self.of.insert(offset, group);
+    }
+
     /// Remembers a message's group, until it is settled.
     pub fn remember(&mut self, group: u64, offset: u64) {
         self.of.insert(offset, group);
@@ -94,12 +100,12 @@ impl Groups {
         self.groups.get(&group).into_iter().flat_map(|group| group.waiting.iter().copied())
     }
 
-    /// The message at `offset` failed: it and all after it in its run wait again, at the head. Answers those after it.
+    /// The message at `offset` failed: it and all after it in its run wait again, in their places. Answers those after it.
     pub fn take_back(&mut self, group: u64, offset: u64) -> Vec<u64> {
         let Some(found) = self.groups.get_mut(&group) else { return Vec::new() };
         let Some(at) = found.run.iter().position(|out| *out == offset) else { return Vec::new() };
         let back = found.run.split_off(at);
-        back.iter().rev().for_each(|offset| found.waiting.push_front(*offset));
+        back.iter().rev().for_each(|offset| insert_sorted(&mut found.waiting, *offset));
         back.into_iter().skip(1).collect()
     }
 
@@ -136,4 +142,13 @@ impl Groups {
         self.of.retain(|offset, _| !goes(*offset));
         changed
     }
+}
+
+/// As a rule it is the first.
+fn insert_sorted(offsets: &mut VecDeque<u64>, offset: u64) {
+    let at = match offsets.front() {
+        Some(first) if *first < offset => offsets.partition_point(|other| *other < offset),
+        _ => 0,
+    };
+    offsets.insert(at, offset);
 }

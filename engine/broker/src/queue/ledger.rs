@@ -14,6 +14,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use roaring::RoaringTreemap;
+
 use super::event::{Adopted, Dying, Event, How, Mark, Pass};
 use super::settled::Settled;
 
@@ -87,6 +89,18 @@ impl Known {
     }
 }
 
+/// Whether a letter may bring its message back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MayAdopt {
+    Yes,
+    /// It did so before.
+    Used,
+    /// The message is on its way to the dead letters: not known to be settled yet.
+    Later,
+    /// The message is not settled: a seek or another letter of it has brought it back.
+    Open,
+}
+
 /// The state.
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
@@ -104,6 +118,9 @@ pub struct Ledger {
     /// Those of them that are unsettled messages of this queue epoch, by offset.
     pub(super) dying_at: BTreeMap<u64, (u32, u64)>,
     pub(super) adopted: BTreeMap<u64, Adopted>,
+    /// Letters that have brought their message back, by the dead-letter partition's incarnation: kept for ever, over purges
+    /// and seeks too, so that no letter does it twice. About a bit each.
+    pub(super) letters: BTreeMap<u64, RoaringTreemap>,
     /// The next sequence of the internal producer in each partition of the dead-letter stream.
     pub(super) sequences: BTreeMap<u32, u64>,
     pub(super) tally: Tally,
@@ -178,7 +195,8 @@ impl Ledger {
                 *self.tally.of(*how) += settled;
             }
             Event::Adopted { offset, adopted } => {
-                if self.settled.contains(*offset) {
+                if self.may_adopt(*offset, *adopted) == MayAdopt::Yes {
+                    self.letters.entry(adopted.incarnation).or_default().insert(adopted.at);
                     self.adopted.insert(*offset, *adopted);
                     self.marks.insert(*offset, Mark::default());
                 }
@@ -291,9 +309,37 @@ impl Ledger {
             settled: Settled::below(floor),
             dying: std::mem::take(&mut self.dying),
             sequences: std::mem::take(&mut self.sequences),
+            letters: std::mem::take(&mut self.letters),
             tally: self.tally,
             ..Self::default()
         };
+    }
+
+    /// Whether a letter may bring its message back.
+    pub(super) fn may_adopt(&self, offset: u64, letter: Adopted) -> MayAdopt {
+        let was_used = self.letters.get(&letter.incarnation).is_some_and(|letters| letters.contains(letter.at));
+        match () {
+            () if was_used => MayAdopt::Used,
+            () if self.is_dying(offset) => MayAdopt::Later,
+            () if self.is_settled(offset) => MayAdopt::Yes,
+            () => MayAdopt::Open,
+        }
+    }
+
+    /// Of each dead-letter partition, by its incarnation, the first letter that is still needed: that of a message that came
+    /// back and is not settled, or is dying again. Costs time in proportion to those.
+    pub(super) fn letters_needed(&self) -> BTreeMap<u64, u64> {
+        let mut needed = BTreeMap::new();
+        for letter in self.adopted.values().chain(self.dying.values().filter_map(|dying| dying.adopted.as_ref())) {
+            let first = needed.entry(letter.incarnation).or_insert(letter.at);
+            *first = letter.at.min(*first);
+        }
+        needed
+    }
+
+    /// The letter that an unsettled message came back by, if it did.
+    pub fn adopted(&self, offset: u64) -> Option<Adopted> {
+        self.adopted.get(&offset).copied()
     }
 
     /// Whether a message is settled.
@@ -327,6 +373,17 @@ impl Ledger {
         let current =
             self.dying.iter().filter(|(_, dying)| dying.epoch == self.epoch && !self.is_settled(dying.offset));
         self.dying_at = current.map(|(way, dying)| (dying.offset, *way)).collect();
+    }
+
+    /// The unsettled messages from `from` on and below `judged`, in order.
+    pub(super) fn unsettled_from(&self, from: u64) -> impl Iterator<Item = u64> + '_ {
+        let mut adopted = self.adopted.range(from..).map(|(offset, _)| *offset).peekable();
+        let mut others = self.settled.gaps(from.max(self.floor())..self.judged).flatten().peekable();
+        std::iter::from_fn(move || match (adopted.peek(), others.peek()) {
+            (Some(first), Some(other)) if first > other => others.next(),
+            (Some(_), _) => adopted.next(),
+            (None, _) => others.next(),
+        })
     }
 
     /// The unsettled messages below `judged`, in order, adopted ones first.

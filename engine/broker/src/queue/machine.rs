@@ -20,17 +20,22 @@ mod durable;
 mod ends;
 mod judge;
 mod operate;
+mod peek;
+mod redrive;
 mod time;
 mod verbs;
+
+pub use peek::{Glance, Standing};
+pub use redrive::Adoption;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 
-use super::event::{Dying, Event, How, Mark, Pass, Reason};
+use super::event::{Adopted, Dying, Event, How, Mark, Pass, Reason};
 use super::fresh::Fresh;
 use super::groups::Groups;
 use super::leases::{Lease, Leases, ReceiverId};
-use super::ledger::{Known, Ledger};
+use super::ledger::{Known, Ledger, MayAdopt};
 use super::pending::Pending;
 use super::recent::Recent;
 use millstream_protocol::limits::VISIBILITY_MS_MAX;
@@ -148,6 +153,8 @@ pub struct PartitionQueue {
 
     /// Records below it were looked at by this process.
     scanned: u64,
+    /// Adopted messages below it are in their groups, FIFO only: they take their places where the log is read past them.
+    filed_below: u64,
     /// Never delivered, unordered only.
     fresh: Fresh,
     /// Delivered before or held back before, unordered only: by when they became due.
@@ -192,6 +199,7 @@ impl PartitionQueue {
             next_fence,
             durable_fence: next_fence - 1,
             scanned: ledger.judged,
+            filed_below: 0,
             fresh: Fresh::default(),
             ready: BTreeSet::new(),
             groups: Groups::default(),
@@ -216,6 +224,7 @@ impl PartitionQueue {
         if self.is_fifo() {
             // Whose group a message is, only its record says: the log is read again from the floor on.
             self.scanned = self.ledger.floor();
+            self.file_adopted(now);
             return;
         }
         if self.settings.is_delayed {

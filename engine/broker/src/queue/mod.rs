@@ -20,6 +20,8 @@
 //! | `worker`, `running`, `part` | the shell: threads, one queue, one queue on one partition |
 //! | `rules` | filters and delays, each from an offset on |
 //! | `feed`, `dead_letters` | the records that a queue reads; the letters that it writes |
+//! | `letters`, `redrive` | dead letters read again; the tasks that bring their messages back |
+//! | `peek`, `operators` | what operators see and do |
 //! | `shell`, `types` | the in-process API |
 //! | `recent` | which delivery settled what, for answers to acks that come twice |
 
@@ -32,11 +34,15 @@ mod fresh;
 mod groups;
 mod leases;
 mod ledger;
+mod letters;
 mod machine;
+mod operators;
 mod part;
+mod peek;
 mod pending;
 mod receivers;
 mod recent;
+mod redrive;
 mod rules;
 mod running;
 mod settings;
@@ -49,8 +55,11 @@ mod worker;
 pub use event::{Adopted, Dying, Event, How, Mark, Pass, Reason};
 pub use leases::ReceiverId;
 pub use ledger::{Ledger, Tally};
-pub use machine::{Counts, Delivery, PartitionQueue, Receipt, Refusal, Verdict};
+pub use machine::{Adoption, Counts, Delivery, Glance, PartitionQueue, Receipt, Refusal, Standing, Verdict};
 pub use settings::{Backoff, GROUP_BATCH_MAX, NACK_DELAY_MS_MAX, Now, Ordering, RELEASES_MAX, Settings};
 pub(crate) use shell::QueueShell;
 pub use shell::{QueueHandle, QueueReceiver};
-pub use types::{Act, Delivered, Outlet, PartState, Pulling, QueueState, Receiving, Verb, VerbResult};
+pub use types::{
+    Act, Delivered, Outlet, ParkedAt, PartState, Peeked, Pulling, QueueState, Receiving, RedriveCounts, RedriveOptions,
+    RedriveState, RedriveStatus, RedriveTo, Unpark, Verb, VerbResult,
+};

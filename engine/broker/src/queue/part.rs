@@ -14,11 +14,13 @@ use millstream_protocol::{Offset, QueueId};
 use super::event::Pass;
 use super::feed::{self, Feed};
 use super::ledger::Ledger;
+use super::letters::Letters;
 use super::machine::PartitionQueue;
 use super::rules::Rules;
 use super::settings::{Now, Settings};
 use super::worker::Command;
 use crate::catalog::QueueEntry;
+use crate::stream::Stream;
 
 /// How long a partition that could not be worked on is left alone, in milliseconds.
 const PAUSE_MS: u64 = 500;
@@ -45,6 +47,8 @@ pub(super) struct Part {
     pub partition: Arc<Partition>,
     pub machine: PartitionQueue,
     pub feed: Feed,
+    /// Of messages that were redriven.
+    pub letters: Letters,
     events: EventLog<Ledger>,
     sink: Arc<Stored>,
     in_flight: VecDeque<Flush>,
@@ -69,10 +73,12 @@ impl Part {
         queue: &QueueEntry,
         settings: Settings,
         partition: &Arc<Partition>,
+        dead: Option<Arc<Stream>>,
         commands: &Sender<Command>,
         now: Now,
     ) -> Result<Self, LogError> {
         let (events, ledger) = log.open_queue::<Ledger>(partition, queue.id())?;
+        let letters = Letters::new(queue.id(), partition.id().0, dead, &ledger);
         let machine = PartitionQueue::recover(ledger, settings, events.epoch().0, now);
         let (queue_id, index) = (queue.id(), partition.id().0);
         let is_told = AtomicBool::new(false);
@@ -85,6 +91,7 @@ impl Part {
             partition: partition.clone(),
             machine,
             feed: Feed::default(),
+            letters,
             events,
             sink,
             in_flight: VecDeque::new(),
@@ -160,6 +167,7 @@ impl Part {
 
     pub fn rest(&mut self, now: Now) {
         self.feed.clear();
+        self.letters.forget();
         self.rests_until_ms = now.mono_ms + PAUSE_MS;
     }
 
@@ -236,6 +244,7 @@ impl Part {
             Ok(ledger) => {
                 // Fences go on above those that were given out.
                 self.machine.restart(ledger, now);
+                self.letters.restart();
                 self.sink.is_barred.store(false, Atomic::Release);
                 if !has_room {
                     self.rest(now);

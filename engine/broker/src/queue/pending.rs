@@ -62,6 +62,13 @@ impl Pending {
         self.events.push(Event::Delivered { fence, at_ms: now_ms, runs: vec![(offset, 1)] });
     }
 
+    /// A message that may have been settled since comes back: that is stored first.
+    pub fn barrier_if_settled(&mut self, epoch: u32) {
+        if !self.settled.is_empty() {
+            self.barrier(epoch);
+        }
+    }
+
     /// What comes after is stored after what was before, which was decided under `epoch`.
     pub fn barrier(&mut self, epoch: u32) {
         if self.is_open_empty() {

@@ -5,20 +5,27 @@ use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 use millstream_log::{Log, LogError, Partition};
+use millstream_protocol::batch::BatchView;
 use millstream_protocol::frame::queue::{OnDead, QueueConfig, QueueOrdering};
 use millstream_protocol::limits::VISIBILITY_MS_MAX;
 use millstream_protocol::{PartitionId, QueueId};
 
 use super::attempts::Attempts;
 use super::dead_letters::{DeadLetters, Mover};
+use super::event::Adopted;
 use super::feed;
+use super::letters;
 use super::machine::Receipt;
 use super::part::{Part, Snapshot};
+use super::peek;
 use super::receivers::Receivers;
 use super::rules::Rules;
 use super::settings::{Backoff, NACK_DELAY_MS_MAX, Now, Ordering, Settings};
-use super::worker::{Command, Lot, VerbReply};
-use super::{Act, Delivered, Delivery, Outlet, PartState, Pulling, QueueState, Receiving, Refusal, Verb, VerbResult};
+use super::worker::{AdoptReply, Command, Lot, PeekWhat, VerbReply};
+use super::{
+    Act, Delivered, Delivery, Outlet, ParkedAt, PartState, Peeked, Pulling, QueueState, Receiving, Refusal, Unpark, Verb,
+    VerbResult,
+};
 use crate::catalog::QueueEntry;
 
 /// Batches that a queue looks at before others have their turn.
@@ -99,7 +106,8 @@ impl Queue {
             let opened = partition.as_ref().map_err(Clone::clone).and_then(|partition| {
                 let count = dead_letters.as_ref().map(|dead| dead.partitions());
                 let settings = machine_settings(&entry, index as u32, count);
-                Part::open(log, &entry, settings, partition, commands, now)
+                let dead = dead_letters.as_ref().map(|dead| dead.stream.clone());
+                Part::open(log, &entry, settings, partition, dead, commands, now)
             });
             if let Err(error) = &opened {
                 tracing::error!(queue = entry.name, partition = index, %error, "the queue stands still on this partition");
@@ -239,13 +247,78 @@ impl Queue {
             }
             results.push(result);
         }
-        let rests_on = touched.into_iter().filter_map(|(index, rest)| {
+        self.answer_once_durable(results, touched, reply);
+    }
+
+    /// Answers once what was decided on those partitions until now is durable; each with the results that rest on it.
+    fn answer_once_durable(&mut self, results: Vec<VerbResult>, on: Vec<(usize, Vec<usize>)>, reply: VerbReply) {
+        let rests_on = on.into_iter().filter_map(|(index, rest)| {
             let part = self.parts[index].as_ref()?;
             Some((index, part.machine.next_flush(), rest))
         });
         let rests_on = rests_on.collect();
         self.answers.0.push(Answer { results, rests_on, reply });
         self.note_ends();
+    }
+
+    /// Brings dead messages of a partition back; answers what became of each once it is durable.
+    pub fn adopt(&mut self, partition: u32, letters: &[(u64, Adopted)], reply: AdoptReply, now: Now) {
+        let Some(part) = self.part(partition) else { return reply(Err(LogError::Closed)) };
+        if let Some(error) = part.trouble() {
+            return reply(Err(error.clone()));
+        }
+        let mut adoptions = Vec::with_capacity(letters.len());
+        for (offset, letter) in letters {
+            // From before it is needed on.
+            match part.letters.hold(*letter) {
+                Ok(()) => adoptions.push(part.machine.adopt(*offset, *letter, now)),
+                Err(error) => return reply(Err(error)),
+            }
+        }
+        self.lively.insert(partition as usize);
+        let reply: VerbReply = Box::new(move |mut results| match results.pop() {
+            Some(VerbResult::Failed(error)) => reply(Err(error)),
+            Some(VerbResult::Done) => reply(Ok(adoptions)),
+            // Gone with its queue: who waits sees that nothing comes.
+            _ => {}
+        });
+        // One that was adopted before may not be durably so yet: it is answered then, too.
+        self.answer_once_durable(vec![VerbResult::Done], vec![(partition as usize, vec![0])], reply);
+    }
+
+    /// Lets parked messages go on, or away; one result for each that was parked.
+    pub fn unpark(&mut self, partition: u32, which: &ParkedAt, how: Unpark, reply: VerbReply, now: Now) {
+        let index = partition as usize;
+        let Some(part) = self.part(partition) else { return reply(Vec::new()) };
+        if let Some(error) = part.trouble() {
+            return reply(vec![VerbResult::Failed(error.clone())]);
+        }
+        if how == Unpark::Skip && part.machine.settings().dead_letter.is_none() {
+            return reply(vec![VerbResult::Refused(Refusal::NoDeadLetter)]);
+        }
+        let offsets = match which {
+            ParkedAt::Offset(offset) => vec![*offset],
+            ParkedAt::Group(key) => part.machine.parked_of(feed::hash(key)),
+        };
+        let unparked = offsets.into_iter().filter(|offset| part.machine.unpark(*offset, how == Unpark::Retry, now));
+        let results = vec![VerbResult::Done; unparked.count()];
+        self.lively.insert(index);
+        let on = vec![(index, (0..results.len()).collect())];
+        self.answer_once_durable(results, on, reply);
+    }
+
+    /// Shows unsettled messages, and changes nothing.
+    pub fn peek(&mut self, what: &PeekWhat, now: Now) -> Result<Vec<Peeked>, LogError> {
+        let mut peeked = Vec::new();
+        for (index, part) in self.parts.iter_mut().enumerate() {
+            let Some(part) = part.as_mut().filter(|_| what.partition.is_none_or(|wanted| wanted as usize == index))
+            else {
+                continue;
+            };
+            let max = what.max - peeked.len();
+            peeked.extend(peek::peek(part, &self.rules, what, max, now)?);
+        }
+        Ok(peeked)
     }
 
     /// The log's answers to flushes. Gives snapshots that may be stored now.
@@ -328,7 +401,10 @@ impl Queue {
     }
 
     pub fn flush(&mut self, now: Now) {
-        self.parts().for_each(|(_, part)| part.flush(now));
+        self.parts().for_each(|(_, part)| {
+            part.flush(now);
+            part.letters.let_go(part.machine.ledger(), part.machine.next_flush(), part.durable, now);
+        });
     }
 
     /// Gives messages to receivers, one small run after the other.
@@ -383,58 +459,51 @@ impl Queue {
             let Some(part) = self.parts[index].as_mut() else { continue };
             let taken = deliveries.len() as u32;
             deliveries.sort_unstable_by_key(|delivery| delivery.receipt.fence);
-            let mut batches: Vec<millstream_protocol::batch::BatchView> = Vec::new();
-            deliveries.retain(|delivery| {
+            // What was redriven goes by itself: its batches would lie across those of the log.
+            let mut lots: Vec<(bool, Vec<Delivery>, Vec<BatchView>)> = Vec::new();
+            for delivery in deliveries {
+                let is_adopted = part.machine.ledger().adopted(delivery.receipt.offset).is_some();
+                if lots.last().is_none_or(|(was_adopted, ..)| *was_adopted != is_adopted) {
+                    lots.push((is_adopted, Vec::new(), Vec::new()));
+                }
+                let Some((_, deliveries, batches)) = lots.last_mut() else { continue };
                 let offset = delivery.receipt.offset;
-                let held = batches.iter().find(|batch| {
-                    let header = batch.header();
-                    (header.base_offset.0..header.end_offset().0).contains(&offset)
-                });
-                let batch = match held.cloned() {
-                    Some(batch) => Ok(Some(batch)),
-                    None => part.feed.batch(&part.partition, offset),
-                };
-                match batch {
-                    Ok(Some(batch)) if feed::has_record(&batch, offset) => {
-                        if feed::is_expired(&batch, offset, ttl_ms, now).unwrap_or(false) {
-                            part.machine.expired(delivery.receipt, now);
-                            return false;
-                        }
-                        if held.is_none() {
-                            batches.push(batch);
-                        }
-                        true
+                match find(part, offset, batches, ttl_ms, now) {
+                    Ok(Found::Held) => deliveries.push(delivery),
+                    Ok(Found::In(batch)) => {
+                        batches.push(batch);
+                        deliveries.push(delivery);
                     }
+                    Ok(Found::Expired) => part.machine.expired(delivery.receipt, now),
                     // Compaction has removed it since it was judged.
-                    Ok(_) => {
-                        part.machine.removed(delivery.receipt, now);
-                        false
-                    }
+                    Ok(Found::Gone) => part.machine.removed(delivery.receipt, now),
                     Err(error) => {
                         tracing::warn!(queue = self.entry.name, partition = index, offset, %error, "a message cannot be read");
                         let _ = part.machine.release(delivery.receipt, now);
                         part.rest(now);
-                        false
                     }
                 }
-            });
+            }
             let outlet = self.receivers.outlet(receiver);
             let (partition, incarnation) = (part.partition.id(), part.partition.incarnation());
-            match outlet {
-                Some(outlet) if !deliveries.is_empty() => {
-                    if let Some(number) = pull {
-                        self.receivers.sent(receiver, number, deliveries.len() as u32, taken);
-                        if let Some(attempt) = self.pulls.get(&(receiver, number)) {
-                            self.attempts.got(*attempt, index, &deliveries);
-                        }
-                    }
-                    let queue = self.entry.id();
-                    outlet.deliver(Delivered { queue, partition, incarnation, pull, deliveries, batches });
+            if let Some(number) = pull {
+                let sent = lots.iter().map(|(_, deliveries, _)| deliveries.len() as u32).sum::<u32>();
+                let sent = if outlet.is_some() { sent } else { 0 };
+                self.receivers.sent(receiver, number, sent, taken);
+                if let Some(attempt) = self.pulls.get(&(receiver, number)) {
+                    lots.iter().for_each(|(_, deliveries, _)| self.attempts.got(*attempt, index, deliveries));
                 }
-                Some(_) => pull.into_iter().for_each(|number| self.receivers.sent(receiver, number, 0, taken)),
-                None => {
-                    for delivery in &deliveries {
-                        let _ = part.machine.release(delivery.receipt, now);
+            }
+            let queue = self.entry.id();
+            for (_, deliveries, batches) in lots.into_iter().filter(|(_, deliveries, _)| !deliveries.is_empty()) {
+                match &outlet {
+                    Some(outlet) => {
+                        outlet.deliver(Delivered { queue, partition, incarnation, pull, deliveries, batches });
+                    }
+                    None => {
+                        for delivery in &deliveries {
+                            let _ = part.machine.release(delivery.receipt, now);
+                        }
                     }
                 }
             }
@@ -461,7 +530,8 @@ impl Queue {
         let rests =
             parts.filter(|part| part.rests_until_ms > now.mono_ms).map(|part| part.rests_until_ms - now.mono_ms);
         let movers = self.movers.iter().flatten().filter_map(|mover| mover.wake_in_ms(now));
-        machines.chain(rests).chain(movers).min()
+        let letters = self.parts.iter().flatten().filter_map(|part| part.letters.wake_in_ms(now));
+        machines.chain(rests).chain(movers).chain(letters).min()
     }
 
     pub fn is_busy(&self) -> bool {
@@ -473,7 +543,8 @@ impl Queue {
     }
 
     /// Its receivers hear that it is gone, and so does who waits for an answer.
-    pub fn end(self) {
+    pub fn end(mut self) {
+        self.parts().for_each(|(_, part)| part.letters.end());
         self.receivers.outlets().for_each(|outlet| outlet.ended());
         for answer in self.answers.0 {
             (answer.reply)(vec![VerbResult::QueueDeleted; answer.results.len()]);
@@ -508,6 +579,39 @@ impl Queue {
         });
         QueueState { receivers, partitions: parts.collect() }
     }
+}
+
+/// Where a message's record is.
+enum Found {
+    /// In a batch that is sent along already.
+    Held,
+    In(BatchView),
+    Gone,
+    Expired,
+}
+
+fn find(part: &mut Part, offset: u64, batches: &[BatchView], ttl_ms: Option<u64>, now: Now) -> Result<Found, LogError> {
+    if let Some(letter) = part.machine.ledger().adopted(offset) {
+        // Its clock does not go on: whoever brings it back wants it delivered.
+        return match part.letters.read(letter)? {
+            Some(letter) => Ok(Found::In(letters::batch_at(&letter, offset, &part.partition)?)),
+            None => Ok(Found::Gone),
+        };
+    }
+    let holds = |batch: &&BatchView| (batch.header().base_offset.0..batch.header().end_offset().0).contains(&offset);
+    let held = batches.iter().find(holds).cloned();
+    let is_held = held.is_some();
+    let found = match held {
+        Some(batch) => Some(batch),
+        None => part.feed.batch(&part.partition, offset)?,
+    };
+    Ok(match found {
+        Some(batch) if !feed::has_record(&batch, offset) => Found::Gone,
+        Some(batch) if feed::is_expired(&batch, offset, ttl_ms, now).unwrap_or(false) => Found::Expired,
+        Some(_) if is_held => Found::Held,
+        Some(batch) => Found::In(batch),
+        None => Found::Gone,
+    })
 }
 
 /// A time that is not over early; what is above its limit stays so.

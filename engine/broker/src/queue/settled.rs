@@ -125,26 +125,35 @@ impl Settled {
 
     /// The set's bytes: the roaring map's portable serialization, each container in its smallest form.
     pub fn encode(&self) -> Vec<u8> {
-        let mut smallest = self.above.clone();
-        smallest.optimize();
-        let mut bytes = Vec::with_capacity(smallest.serialized_size());
-        smallest.serialize_into(&mut bytes).expect("a vector takes all bytes");
-        bytes
+        encode_set(&self.above)
     }
 
     /// Reads a set back.
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn decode(floor: u64, mut bytes: &[u8]) -> Result<Self, String> {
-        let above =
-            RoaringTreemap::deserialize_from(&mut bytes).map_err(|error| format!("settled offsets: {error}"))?;
-        if !bytes.is_empty() {
-            return Err(format!("settled offsets: {} bytes too many", bytes.len()));
-        }
+    pub fn decode(floor: u64, bytes: &[u8]) -> Result<Self, String> {
+        let above = decode_set(bytes)?;
         let mut settled = Self { floor, above };
         settled.raise_floor();
         Ok(settled)
+    }
+}
+
+/// A set's bytes, each container in its smallest form.
+pub(super) fn encode_set(set: &RoaringTreemap) -> Vec<u8> {
+    let mut smallest = set.clone();
+    smallest.optimize();
+    let mut bytes = Vec::with_capacity(smallest.serialized_size());
+    smallest.serialize_into(&mut bytes).expect("a vector takes all bytes");
+    bytes
+}
+
+pub(super) fn decode_set(mut bytes: &[u8]) -> Result<RoaringTreemap, String> {
+    let set = RoaringTreemap::deserialize_from(&mut bytes).map_err(|error| format!("a set of offsets: {error}"))?;
+    match bytes.len() {
+        0 => Ok(set),
+        more => Err(format!("a set of offsets: {more} bytes too many")),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The in-process API of queues, and the broker's side of it.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -16,6 +16,7 @@ use parking_lot::{Mutex, RwLock};
 use super::Outlet;
 use super::dead_letters::DeadLetters;
 use super::part::Snapshot;
+use super::redrive::Running;
 use super::running::Queue;
 use super::settings::Now;
 use super::worker::{Clocks, Command, Worker};
@@ -33,6 +34,10 @@ pub(crate) struct QueueShell {
     workers: Vec<Sender<Command>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     queues: RwLock<HashMap<String, QueueHandle>>,
+    /// The broker itself, for what goes on by itself.
+    pub(super) broker: OnceLock<Weak<Broker>>,
+    /// The redrives that run, by their queues' numbers.
+    pub(super) redrives: Mutex<HashMap<u64, Running>>,
 }
 
 /// A queue that is open.
@@ -40,7 +45,7 @@ pub(crate) struct QueueShell {
 pub struct QueueHandle {
     /// Its settings, as they were when it was looked up.
     pub entry: Arc<QueueEntry>,
-    commands: Sender<Command>,
+    pub(super) commands: Sender<Command>,
 }
 
 /// A receiver of a queue: gone when dropped, and what it has comes back after the queue's grace.
@@ -157,7 +162,18 @@ impl QueueShell {
         }
         drop(snapshots);
         running.push(spawn("queue-snapshots".to_owned(), Box::new(move || store(&to_store))));
-        Self { workers, threads: Mutex::new(running), queues: RwLock::default() }
+        Self {
+            workers,
+            threads: Mutex::new(running),
+            queues: RwLock::default(),
+            broker: OnceLock::new(),
+            redrives: Mutex::default(),
+        }
+    }
+
+    /// Has to be told before anything runs that needs it.
+    pub fn know(&self, broker: &Arc<Broker>) {
+        let _ = self.broker.set(Arc::downgrade(broker));
     }
 
     fn worker(&self, queue: QueueId) -> &Sender<Command> {
@@ -175,6 +191,7 @@ impl QueueShell {
 
     /// Ends the threads once all that is in hand is durable, with snapshots.
     pub fn close(&self) {
+        self.end_redrives();
         self.queues.write().clear();
         self.workers.iter().for_each(|worker| drop(worker.send(Command::Stop)));
         for thread in self.threads.lock().drain(..) {
@@ -205,6 +222,7 @@ impl Broker {
             }
         }
         entries.into_iter().for_each(|entry| self.open_queue(Arc::new(entry)));
+        self.go_on_redriving();
         Ok(())
     }
 
@@ -315,6 +333,8 @@ impl Broker {
     pub fn delete_queue(&self, name: &str) -> Result<(), BrokerError> {
         let _one = self.change();
         let handle = self.queue(name)?;
+        self.queues().end_redrive(handle.id().0);
+        self.let_letters_go(handle.id().0);
         self.change_queue(&QueueInput::Delete { name: name.to_owned() })?;
         self.queues().queues.write().remove(name);
         let (done, closed) = crossbeam_channel::bounded(1);
@@ -342,7 +362,7 @@ impl Broker {
         self.stream_by_id(StreamId(entry.stream)).map(|stream| stream.name.clone()).unwrap_or_default()
     }
 
-    fn change_queue(&self, input: &QueueInput) -> Result<(), BrokerError> {
+    pub(super) fn change_queue(&self, input: &QueueInput) -> Result<(), BrokerError> {
         self.catalog().update(|catalog| catalog.step(crate::catalog::Input::Queue(input.clone())))
     }
 
@@ -375,7 +395,7 @@ impl Broker {
 }
 
 /// Whether the filter is one.
-fn check_filter(config: &QueueConfig) -> Result<(), BrokerError> {
+pub(super) fn check_filter(config: &QueueConfig) -> Result<(), BrokerError> {
     if !config.filter.is_empty() {
         Filter::compile(&config.filter)?;
     }

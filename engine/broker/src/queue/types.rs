@@ -1,11 +1,13 @@
 //! What goes in and out of a queue.
 
+use bytes::Bytes;
 use millstream_log::LogError;
 use millstream_protocol::batch::BatchView;
-use millstream_protocol::{Code, Incarnation, PartitionId, QueueId};
+use millstream_protocol::{Code, Incarnation, PartitionId, QueueId, Record, Timestamp};
 
 use super::ledger::Tally;
-use super::machine::{Counts, Delivery, Receipt, Refusal};
+use super::machine::{Counts, Delivery, Receipt, Refusal, Standing};
+pub use crate::catalog::{RedriveCounts, RedriveStatus, RedriveTo};
 
 /// Where a receiver's messages go.
 pub trait Outlet: Send + Sync {
@@ -173,5 +175,77 @@ pub struct PartState {
     /// Records on which the filter failed since the server's start: they do not match.
     pub filter_errors: u64,
     /// Why it stands still here.
+    pub error: Option<String>,
+}
+
+/// An unsettled message as an operator sees it: no lease, nothing changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peeked {
+    /// Its partition.
+    pub partition: u32,
+    /// Its offset.
+    pub offset: u64,
+    /// Where it stands.
+    pub standing: Standing,
+    /// Its deliveries, less those released.
+    pub receives: u16,
+    /// How often it was redriven.
+    pub redriven: u16,
+    /// Its first delivery, Unix ms; 0: there was none.
+    pub first_ms: u64,
+    /// When it was appended.
+    pub append_time: Timestamp,
+    /// The record, as produced.
+    pub record: Record,
+}
+
+/// Which parked messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ParkedAt {
+    /// The one at that offset.
+    Offset(u64),
+    /// All of the group with that key.
+    Group(Bytes),
+}
+
+/// What becomes of a parked message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unpark {
+    /// It is tried again from the first.
+    Retry,
+    /// It goes to the dead letters, and its group goes on.
+    Skip,
+}
+
+/// What is to be redriven.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RedriveOptions {
+    /// Which of the queue's letters, in CEL over the letter with its `ms-dl-` headers (`headers["ms-dl-reason"] ==
+    /// "rejected"`); empty: all.
+    pub filter: String,
+    /// How many messages at most, from 1; `None`: all.
+    pub limit: Option<u64>,
+    /// How many a second at most, 1 to 1 million; `None`: as fast as it goes.
+    pub rate_per_s: Option<u32>,
+    /// Where they go.
+    pub to: RedriveTo,
+}
+
+/// How a redrive stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RedriveState {
+    /// Its number.
+    pub id: u64,
+    /// What was asked for.
+    pub options: RedriveOptions,
+    /// When it began, Unix ms.
+    pub began_ms: i64,
+    /// Whether it goes on.
+    pub status: RedriveStatus,
+    /// How far it has come.
+    pub counts: RedriveCounts,
+    /// Records of the dead-letter stream that it has not looked at yet.
+    pub left: u64,
+    /// Why it does not go on just now; it tries again by itself.
     pub error: Option<String>,
 }

@@ -15,7 +15,7 @@ use millstream_protocol::{PartitionId, QueueId};
 use super::part::Snapshot;
 use super::running::Queue;
 use super::settings::Now;
-use super::{Pulling, QueueState, Receiving, Verb, VerbResult};
+use super::{Adopted, Adoption, ParkedAt, Peeked, Pulling, QueueState, Receiving, Unpark, Verb, VerbResult};
 use crate::catalog::QueueEntry;
 
 /// Commands taken in one go, before anything is sent.
@@ -24,6 +24,16 @@ const COMMANDS_AT_ONCE: usize = 4_096;
 const LOOKS_MAX: u32 = 64;
 
 pub(super) type VerbReply = Box<dyn FnOnce(Vec<VerbResult>) + Send>;
+pub(super) type AdoptReply = Box<dyn FnOnce(Result<Vec<Adoption>, LogError>) + Send>;
+
+/// What is to be shown.
+pub(crate) struct PeekWhat {
+    pub partition: Option<u32>,
+    pub from: u64,
+    pub max: usize,
+    pub only_parked: bool,
+}
+
 pub(super) type Lot = Vec<(u64, Result<Appended, LogError>)>;
 
 /// What a worker is told.
@@ -72,6 +82,24 @@ pub(crate) enum Command {
         queue: QueueId,
         verbs: Vec<Verb>,
         reply: VerbReply,
+    },
+    Peek {
+        queue: QueueId,
+        what: PeekWhat,
+        reply: Sender<Result<Vec<Peeked>, LogError>>,
+    },
+    Unpark {
+        queue: QueueId,
+        partition: u32,
+        which: ParkedAt,
+        how: Unpark,
+        reply: VerbReply,
+    },
+    Adopt {
+        queue: QueueId,
+        partition: u32,
+        letters: Vec<(u64, Adopted)>,
+        reply: AdoptReply,
     },
     Describe {
         queue: QueueId,
@@ -220,6 +248,18 @@ impl Worker {
                     Some(found) => found.verbs(verbs, reply, now),
                     None => reply(vec![VerbResult::QueueDeleted; verbs.len()]),
                 }
+                queue
+            }
+            Command::Peek { queue, what, reply } => {
+                let _ = reply.send(self.queues.get_mut(&queue)?.peek(&what, now));
+                return None;
+            }
+            Command::Unpark { queue, partition, which, how, reply } => {
+                self.queues.get_mut(&queue)?.unpark(partition, &which, how, reply, now);
+                queue
+            }
+            Command::Adopt { queue, partition, letters, reply } => {
+                self.queues.get_mut(&queue)?.adopt(partition, &letters, reply, now);
                 queue
             }
             Command::Describe { queue, reply } => {

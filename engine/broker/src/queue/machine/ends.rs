@@ -113,5 +113,7 @@ impl PartitionQueue {
             self.groups.remove(group, offset);
             self.list(group, now);
         }
+        // The floor may have risen over some.
+        self.file_adopted(now);
     }
 }

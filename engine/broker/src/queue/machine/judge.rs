@@ -47,13 +47,16 @@ impl PartitionQueue {
                 continue;
             }
             self.skip_to(offset);
+            self.file_adopted(now);
             self.scanned = offset + 1;
-            if self.ledger.is_settled(offset) {
+            // What a redrive has brought back is in the letter, and has its place already.
+            if self.ledger.settled.contains(offset) {
                 continue;
             }
             self.judge_one(offset, verdict, now);
         }
         self.skip_to(next);
+        self.file_adopted(now);
         self.judged(next);
     }
 
@@ -61,7 +64,7 @@ impl PartitionQueue {
     pub(super) fn skip_to(&mut self, offset: u64) {
         let gap = self.scan_from()..offset;
         if !gap.is_empty() && self.ledger.settled.count(&gap) < gap.end - gap.start {
-            self.settle(How::Removed, gap);
+            self.settle_but_adopted(How::Removed, gap);
         }
         self.scanned = self.scanned.max(offset);
     }
@@ -118,23 +121,27 @@ impl PartitionQueue {
         }
         self.leases.remove_if(|offset| offset < start && !self.ledger.adopted.contains_key(&offset));
         self.fresh.remove_below(start);
-        let mut runs = Vec::new();
-        let mut next = floor;
-        for adopted in self.ledger.adopted.range(floor..start).map(|(offset, _)| *offset) {
-            runs.push((next, adopted - next));
-            next = adopted + 1;
-        }
-        runs.push((next, start - next));
         // A range that is settled whatever is in it keeps its place between what came before and what comes after.
         self.pending.barrier(self.ledger.epoch);
-        for (base, len) in runs.into_iter().filter(|(_, len)| *len > 0) {
-            self.settle(How::Retention, base..base + len);
-        }
+        self.settle_but_adopted(How::Retention, floor..start);
         self.pending.barrier(self.ledger.epoch);
         let ledger = &self.ledger;
         let changed = self.groups.remove_below(start, |offset| ledger.adopted.contains_key(&offset));
         changed.into_iter().for_each(|group| self.list(group, now));
         self.scanned = self.scanned.max(start);
+        self.file_adopted(now);
         self.judged(start);
+    }
+
+    /// The log holds none of a range any more; what a redrive has brought back lies elsewhere.
+    fn settle_but_adopted(&mut self, how: How, range: Range<u64>) {
+        let adopted: Vec<u64> = self.ledger.adopted.range(range.clone()).map(|(offset, _)| *offset).collect();
+        let mut next = range.start;
+        for stays in adopted.into_iter().chain([range.end]) {
+            if next < stays {
+                self.settle(how, next..stays);
+            }
+            next = stays + 1;
+        }
     }
 }

@@ -57,7 +57,7 @@ impl PartitionQueue {
     }
 
     pub(super) fn begin_again(&mut self, now: Now) {
-        self.scanned = self.ledger.judged;
+        (self.scanned, self.filed_below) = (self.ledger.judged, 0);
         (self.fresh, self.ready, self.groups) = Default::default();
         self.leases.clear();
         (self.deadlines, self.waits) = Default::default();
