@@ -76,7 +76,8 @@ pub use millstream_protocol::frame::group::{
     GroupInfo, GroupMember, GroupPartition, GroupReset, GroupState, GroupSummary, ResetTo, StreamPartition,
 };
 pub use millstream_protocol::frame::queue::{
-    OnDead, QueueBackoff, QueueConfig, QueueCounts, QueueInfo, QueueOrdering, QueuePartition, QueueStart, QueueSummary,
+    OnDead, PeekedHeader, PeekedMessage, QueueBackoff, QueueConfig, QueueCounts, QueueInfo, QueueOrdering,
+    QueuePartition, QueueStart, QueueSummary, RedriveInfo, RedriveOptions, RedriveStatus, Standing,
 };
 pub use millstream_protocol::{
     ByteSize, Class, Code, Epoch, Header, Incarnation, Offset, Outcome, PartitionId, Record, StreamId, Timestamp,

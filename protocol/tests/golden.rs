@@ -134,11 +134,13 @@ fn an_archive_is_little_endian_and_has_no_padding() {
     assert_eq!(encoded.len(), request_bytes(), "each request is as wide as the widest");
 }
 
-/// CreateStream or CreateLake, whichever is wider, under a version and a kind byte.
+/// CreateStream, CreateLake or CreateQueue, whichever is wider, under a version and a kind byte.
 fn request_bytes() -> usize {
     let create_stream = 8 + 4 + (1 + 9 + 9 + 8 + 4 + 17 + 4) + 1;
     let create_lake = 8 + 8 + 8 + 1 + 8 + 8;
-    1 + 1 + create_stream.max(create_lake)
+    let queue_config = 8 + 4 + 8 + 3 + 9 + 8 + (8 + 8 + 4) + 9 + 9 + 1 + 4 + 4;
+    let create_queue = 8 + 8 + queue_config + 9;
+    1 + 1 + create_stream.max(create_lake).max(create_queue)
 }
 
 #[test]

@@ -361,7 +361,11 @@ fn each_setting_of_a_queue_outside_its_range_is_named() {
     };
     let backoff = QueueBackoff::default();
     for (refused, code, says) in [
-        (create("s", QueueConfig { visibility_ms: 43_200_001, ..config() }), Code::VisibilityOutOfRange, "visibility"),
+        (
+            create("s", QueueConfig { visibility_ms: 43_200_001, ..config() }),
+            Code::VisibilityOutOfRange,
+            "a visibility of 43200001 ms",
+        ),
         (create("s", QueueConfig { delay_ms: 900_001, ..config() }), Code::IllegalSetting, "delay_ms"),
         (
             create("s", QueueConfig { filter: "1".repeat(1_025), ..config() }),

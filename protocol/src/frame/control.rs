@@ -16,7 +16,10 @@ use super::group::{
     CommitResult, CommittedOffset, GroupHeartbeat, GroupInfo, GroupJoin, GroupReset, GroupSummary, Membership,
     OffsetCommit, StreamPartition,
 };
-use super::queue::{QueueConfig, QueueInfo, QueueOpen, QueueOpened, QueueStart, QueueSummary};
+use super::queue::{
+    PeekedMessage, QueueConfig, QueueInfo, QueueOpen, QueueOpened, QueueStart, QueueSummary, RedriveInfo,
+    RedriveOptions,
+};
 use crate::limits::CONTROL_BYTES_MAX;
 
 /// The version byte this code writes.
@@ -331,6 +334,49 @@ pub enum Request {
         /// Whether it stops.
         is_paused: bool,
     },
+    /// Shows unsettled messages of a queue, without a lease. Answer: `Peeked`.
+    PeekQueue {
+        /// Its name.
+        name: String,
+        /// Only of this partition.
+        partition: Option<u32>,
+        /// In each partition from this offset on.
+        from: Option<u64>,
+        /// How many at most, 1 to 100; fewer if they are large.
+        max: u32,
+        /// Only those that stand parked.
+        only_parked: bool,
+    },
+    /// Decides about a parked message, or all of a parked group. Answer: `Count`, of messages.
+    UnparkQueue {
+        /// The queue's name.
+        name: String,
+        /// The partition.
+        partition: u32,
+        /// The message; `None`: the group's.
+        offset: Option<u64>,
+        /// The group's key, without an offset.
+        key: Option<Vec<u8>>,
+        /// They are tried again from the first; otherwise they go to the dead letters.
+        retry: bool,
+    },
+    /// Brings dead messages back. Answer: `Redrive`; the task goes on by itself.
+    RedriveQueue {
+        /// The queue's name.
+        name: String,
+        /// Which, how fast, and where to.
+        options: RedriveOptions,
+    },
+    /// How a queue's newest redrive stands. Answer: `Redrive`.
+    DescribeRedrive {
+        /// The queue's name.
+        name: String,
+    },
+    /// Ends a queue's redrive where it stands. Answer: `Redrive`.
+    CancelRedrive {
+        /// The queue's name.
+        name: String,
+    },
 }
 
 /// Where a producer goes on in a partition.
@@ -541,6 +587,10 @@ pub enum Response {
     Queues(Vec<QueueSummary>),
     /// How many.
     Count(u64),
+    /// Messages, by partition and offset.
+    Peeked(Vec<PeekedMessage>),
+    /// A queue's newest redrive, if there was one.
+    Redrive(Option<RedriveInfo>),
 }
 
 /// Where to begin in a partition.

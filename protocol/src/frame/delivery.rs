@@ -353,7 +353,7 @@ pub fn decode_results(body: &[u8], expected: usize) -> Result<Vec<Option<Code>>,
     let mut results = Vec::with_capacity(expected);
     for _ in 0..runs {
         let (count, number) = (fields.u32()? as usize, fields.u16()?);
-        if count > expected - results.len() {
+        if count == 0 || count > expected - results.len() {
             return Err(FrameError::TooLong { what: "results", length: results.len() + count, limit: expected });
         }
         let code = (number != 0).then(|| Code::from_number(number));

@@ -248,3 +248,106 @@ pub struct QueueSummary {
     /// The stream that dead messages go to.
     pub dead_letter: Option<String>,
 }
+
+/// Where a message stands.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Standing {
+    /// The queue has not looked at it yet.
+    Waiting,
+    /// It may be delivered now.
+    Available,
+    /// Held back until this time, Unix ms.
+    Delayed(u64),
+    /// Delivered, neither settled nor back.
+    InFlight,
+    /// On its way to the dead letters.
+    Dying,
+    /// It stands still, and its group with it, until an operator decides.
+    Parked,
+}
+
+/// A record's header, as shown.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct PeekedHeader {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: Option<Vec<u8>>,
+}
+
+/// An unsettled message as an operator sees it.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct PeekedMessage {
+    /// The partition.
+    pub partition: u32,
+    /// Its offset.
+    pub offset: u64,
+    /// Where it stands.
+    pub standing: Standing,
+    /// Its deliveries, less those released.
+    pub receives: u16,
+    /// How often it was redriven.
+    pub redriven: u16,
+    /// Its first delivery, Unix ms; 0: there was none.
+    pub first_ms: u64,
+    /// When it was appended, Unix ms.
+    pub append_ms: i64,
+    /// Its producer's timestamp, Unix ms.
+    pub timestamp_ms: i64,
+    /// Its key.
+    pub key: Option<Vec<u8>>,
+    /// Its headers.
+    pub headers: Vec<PeekedHeader>,
+    /// Its value.
+    pub value: Option<Vec<u8>>,
+}
+
+/// Dead messages that are to come back.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq, Default)]
+pub struct RedriveOptions {
+    /// Which, in CEL over the letter with its `ms-dl-` headers; empty: all of the queue.
+    pub filter: String,
+    /// How many at most, from 1; `None`: all.
+    pub limit: Option<u64>,
+    /// How many a second at most, 1 to 1 million; `None`: as fast as it goes.
+    pub rate_per_s: Option<u32>,
+    /// The stream that copies of them go to; `None`: back to the queue, to it alone, by reference.
+    pub to: Option<String>,
+}
+
+/// Whether a redrive goes on.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum RedriveStatus {
+    /// It does.
+    Running,
+    /// All is looked at, or the limit reached.
+    Done,
+    /// An operator ended it.
+    Cancelled,
+}
+
+/// How a redrive stands.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct RedriveInfo {
+    /// Its number.
+    pub id: u64,
+    /// What was asked for.
+    pub options: RedriveOptions,
+    /// When it began, Unix ms.
+    pub began_ms: i64,
+    /// Whether it goes on.
+    pub status: RedriveStatus,
+    /// Records of the dead-letter stream that it has looked at.
+    pub looked_at: u64,
+    /// Messages that came back.
+    pub redriven: u64,
+    /// Letters that it passed over: of other queues, not matched, or back already.
+    pub skipped: u64,
+    /// Letters that cannot be read or on which the filter failed.
+    pub failed: u64,
+    /// Records of the dead-letter stream that it has not looked at yet.
+    pub left: u64,
+    /// Why it does not go on just now; it tries again by itself. Empty while it does.
+    pub error: String,
+}

@@ -3,6 +3,8 @@
 //! `golden.rs` holds their bytes to the committed ones; `hostile.rs` cuts, flips and rewrites them.
 //! Values are chosen so that each field differs from its neighbours and from zero: a swap shows.
 
+mod queue;
+
 use bytes::Bytes;
 use millstream_protocol::batch::{BatchBuilder, BatchView, Codec, Stamp, stamp};
 use millstream_protocol::frame::consume::BatchesPrefix;
@@ -72,6 +74,7 @@ pub fn messages() -> Vec<Sample> {
     all.extend(requests());
     all.extend(responses());
     all.extend(consume());
+    all.extend(queue::all());
     all
 }
 

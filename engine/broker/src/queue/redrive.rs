@@ -58,6 +58,9 @@ struct Taken {
     letter: Letter,
 }
 
+/// The letters of one partition: their numbers among those taken, and what is adopted at which offset.
+type Share = (Vec<usize>, Vec<(u64, Adopted)>);
+
 /// Whether it goes on, and after which wait.
 enum Next {
     Go(Duration),
@@ -251,7 +254,7 @@ impl Task {
         partition: &Partition,
         taken: &[Taken],
     ) -> Result<Option<(Vec<bool>, bool)>, BrokerError> {
-        let mut by_partition: BTreeMap<u32, (Vec<usize>, Vec<(u64, Adopted)>)> = BTreeMap::new();
+        let mut by_partition: BTreeMap<u32, Share> = BTreeMap::new();
         for (number, Taken { at, letter, .. }) in taken.iter().enumerate() {
             let adopted = Adopted {
                 redriven: letter.redriven.saturating_add(1),

@@ -23,8 +23,8 @@ use super::rules::Rules;
 use super::settings::{Backoff, NACK_DELAY_MS_MAX, Now, Ordering, Settings};
 use super::worker::{AdoptReply, Command, Lot, PeekWhat, VerbReply};
 use super::{
-    Act, Delivered, Delivery, Outlet, ParkedAt, PartState, Peeked, Pulling, QueueState, Receiving, Refusal, Unpark, Verb,
-    VerbResult,
+    Act, Delivered, Delivery, Outlet, ParkedAt, PartState, Peeked, Pulling, QueueState, Receiving, Refusal, Unpark,
+    Verb, VerbResult,
 };
 use crate::catalog::QueueEntry;
 

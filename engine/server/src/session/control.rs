@@ -226,7 +226,12 @@ async fn perform(session: &Session, request: Request) -> Result<Response, Refusa
         | Request::DescribeQueue { .. }
         | Request::PurgeQueue { .. }
         | Request::SeekQueue { .. }
-        | Request::PauseQueue { .. } => queues::perform(session, request).await,
+        | Request::PauseQueue { .. }
+        | Request::PeekQueue { .. }
+        | Request::UnparkQueue { .. }
+        | Request::RedriveQueue { .. }
+        | Request::DescribeRedrive { .. }
+        | Request::CancelRedrive { .. } => queues::perform(session, request).await,
         request => groups::perform(session, request).await,
     }
 }

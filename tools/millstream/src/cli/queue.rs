@@ -60,6 +60,27 @@ pub enum Queue {
         #[arg(long, value_name = "TEXT", default_value = "")]
         error: String,
     },
+    /// Show unsettled messages without taking them
+    Peek(QueuePeek),
+    /// Decide about a parked message, or all of a parked group
+    Unpark {
+        /// The queue
+        name: String,
+        /// The partition
+        #[arg(long, value_name = "N")]
+        partition: u32,
+        /// The message
+        #[arg(long, value_name = "OFFSET", required_unless_present = "key", conflicts_with = "key")]
+        offset: Option<u64>,
+        /// The group
+        #[arg(long, value_name = "KEY")]
+        key: Option<String>,
+        /// Send it to the dead letters, instead of trying it again from the first
+        #[arg(long)]
+        skip: bool,
+    },
+    /// Bring dead messages back, to their queue alone, or as copies to a stream
+    Redrive(QueueRedrive),
     /// Settle all that a queue holds now, in flight and delayed too; on a terminal it asks first
     Purge {
         /// The queue
@@ -223,4 +244,52 @@ pub struct QueueReceive {
     /// Print the values alone
     #[arg(long)]
     pub values: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct QueuePeek {
+    /// The queue
+    pub name: String,
+    /// How many at most; fewer come if they are large
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub count: u32,
+    /// Only of this partition
+    #[arg(long, value_name = "N")]
+    pub partition: Option<u32>,
+    /// In each partition from this offset on
+    #[arg(long, value_name = "OFFSET")]
+    pub from: Option<u64>,
+    /// Only those that stand parked
+    #[arg(long)]
+    pub parked: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A redrive takes what lies in the dead-letter stream when it begins, and goes on by itself, over restarts of the server. Each
+letter brings its message back once. Back in its queue a message has a fresh count, and no other queue sees it.")]
+pub struct QueueRedrive {
+    /// The queue whose dead messages come back
+    pub name: String,
+    /// Which, in CEL over the letter: 'headers["ms-dl-reason"] == "rejected"'
+    #[arg(long, value_name = "CEL", default_value = "")]
+    pub filter: String,
+    /// How many at most
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u64>,
+    /// How many a second at most
+    #[arg(long, value_name = "N")]
+    pub rate: Option<u32>,
+    /// Copy them to this stream instead
+    #[arg(long, value_name = "STREAM")]
+    pub to: Option<String>,
+    /// Do not wait until it is done
+    #[arg(long)]
+    pub detach: bool,
+    /// Begin none: show how the newest one stands
+    #[arg(long, conflicts_with_all = ["cancel", "filter", "limit", "rate", "to"])]
+    pub status: bool,
+    /// Begin none: end the one that runs
+    #[arg(long, conflicts_with_all = ["filter", "limit", "rate", "to"])]
+    pub cancel: bool,
 }

@@ -4,14 +4,17 @@ use std::io::Write;
 use std::time::Duration;
 
 use millstream_client::{
-    Message, OnDead, QueueConfig, QueueCounts, QueueInfo, QueueOrdering, QueueStart, StreamConfig,
+    Header, Message, OnDead, PeekedMessage, QueueConfig, QueueCounts, QueueInfo, QueueOrdering, QueueStart, Record,
+    RedriveInfo, RedriveOptions, RedriveStatus, Standing, StreamConfig,
 };
-use millstream_protocol::{Code, Timestamp};
+use millstream_protocol::{Code, Offset, PartitionId, Timestamp};
 use serde::Serialize;
 
 use super::consume::render::{self, Placed};
 use super::{Session, can_ask, confirm, did_you_mean, legal_name};
-use crate::cli::queue::{OnDeadChoice, Queue, QueueCreate, QueueReceive, QueueSettings, Receipts};
+use crate::cli::queue::{
+    OnDeadChoice, Queue, QueueCreate, QueuePeek, QueueReceive, QueueRedrive, QueueSettings, Receipts,
+};
 use crate::cli::{Begin, Limit};
 use crate::context::ServerFlags;
 use crate::exit::{Exit, Failure};
@@ -61,6 +64,26 @@ pub async fn run(command: Queue, server: &ServerFlags, output: Output) -> Result
         Queue::Reject { of, error } => {
             say(session, &of, "rejected", output, async |q, r| q.reject(r, &error).await).await
         }
+        Queue::Peek(peek) => show_messages(session, &peek, output).await,
+        Queue::Unpark { name, partition, offset, key, skip } => {
+            let partition = PartitionId(partition);
+            let unparked = match (offset, key) {
+                (Some(offset), _) => session.client.unpark_message(&name, partition, Offset(offset), !skip).await,
+                (None, key) => {
+                    let key = key.unwrap_or_default().into_bytes();
+                    session.client.unpark_group(&name, partition, key, !skip).await
+                }
+            };
+            match unparked {
+                Ok(0) => Err(Failure::usage(format!("nothing stands parked there in queue '{name}'"))
+                    .or_try(format!("millstream queue peek {name} --parked"))),
+                Ok(unparked) => output.result(&serde_json::json!({ "queue": name, "unparked": unparked }), |_| {
+                    format!("unparked {} of queue '{name}'", counted(unparked, "message"))
+                }),
+                Err(error) => Err(failure(session, &name, &error).await),
+            }
+        }
+        Queue::Redrive(command) => redrive(session, command, output).await,
         Queue::Purge { name, yes } => {
             if !yes && can_ask() {
                 confirm(&format!("Settle all that queue '{name}' holds? [y/N] "))?;
@@ -102,6 +125,9 @@ fn name(command: &Queue) -> Option<&str> {
         | Queue::Release { of: Receipts { name, .. } }
         | Queue::Extend { of: Receipts { name, .. }, .. }
         | Queue::Reject { of: Receipts { name, .. }, .. }
+        | Queue::Peek(QueuePeek { name, .. })
+        | Queue::Unpark { name, .. }
+        | Queue::Redrive(QueueRedrive { name, .. })
         | Queue::Purge { name, .. }
         | Queue::Seek { name, .. }
         | Queue::Pause { name }
@@ -384,6 +410,116 @@ fn line(message: &Message, value_alone: bool) -> Vec<u8> {
     // The record's own object follows, without its opening bracket.
     line.extend_from_slice(&record[1..]);
     line
+}
+
+async fn show_messages(session: &Session, peek: &QueuePeek, output: Output) -> Result<(), Failure> {
+    let QueuePeek { name, count, partition, from, parked } = peek;
+    let (partition, from) = (partition.map(PartitionId), from.map(Offset));
+    let messages = match session.client.peek_queue(name, partition, from, *count, *parked).await {
+        Ok(messages) => messages,
+        Err(error) => return Err(failure(session, name, &error).await),
+    };
+    if messages.is_empty() && !output.json {
+        output.note(if *parked { "no message stands parked" } else { "no unsettled message" });
+    }
+    let mut out = std::io::stdout().lock();
+    for message in messages {
+        out.write_all(&peeked(message))?;
+    }
+    out.flush()?;
+    Ok(())
+}
+
+fn peeked(message: PeekedMessage) -> Vec<u8> {
+    let standing = match message.standing {
+        Standing::Waiting => "waiting".to_owned(),
+        Standing::Available => "available".to_owned(),
+        Standing::Delayed(until) => {
+            let until = Timestamp(i64::try_from(until).unwrap_or(i64::MAX));
+            format!("delayed until {}", crate::time::rfc3339(until))
+        }
+        Standing::InFlight => "in flight".to_owned(),
+        Standing::Dying => "dying".to_owned(),
+        Standing::Parked => "parked".to_owned(),
+    };
+    let header =
+        |header: millstream_client::PeekedHeader| Header { name: header.name, value: header.value.map(Into::into) };
+    let record = Record {
+        key: message.key.map(Into::into),
+        headers: message.headers.into_iter().map(header).collect(),
+        timestamp: Timestamp(message.timestamp_ms),
+        value: message.value.map(Into::into),
+    };
+    let placed = Placed {
+        stream: None,
+        partition: PartitionId(message.partition),
+        offset: Offset(message.offset),
+        append_time: Timestamp(message.append_ms),
+        record: &record,
+    };
+    let mut rest = Vec::new();
+    render::json(&placed, &mut rest);
+    let (receives, redriven) = (message.receives, message.redriven);
+    let mut line = format!("{{\"state\":\"{standing}\",\"receives\":{receives},\"redriven\":{redriven},").into_bytes();
+    // The record's own object follows, without its opening bracket.
+    line.extend_from_slice(&rest[1..]);
+    line
+}
+
+async fn redrive(session: &Session, command: QueueRedrive, output: Output) -> Result<(), Failure> {
+    let QueueRedrive { name, filter, limit, rate, to, detach, status, cancel } = command;
+    let options = RedriveOptions { filter, limit, rate_per_s: rate, to };
+    let begun = match (status, cancel) {
+        (true, _) => session.client.describe_redrive(&name).await,
+        (_, true) => session.client.cancel_redrive(&name).await,
+        _ => session.client.redrive_queue(&name, options).await.map(Some),
+    };
+    let mut info = match begun {
+        Ok(Some(info)) => info,
+        Ok(None) => return Err(Failure::usage(format!("queue '{name}' has no redrive"))),
+        Err(error) => return Err(failure(session, &name, &error).await),
+    };
+    let waits = !(status || cancel || detach);
+    while waits && info.status == RedriveStatus::Running {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        match session.client.describe_redrive(&name).await {
+            Ok(Some(now)) => info = now,
+            Ok(None) => break,
+            Err(error) => return Err(failure(session, &name, &error).await),
+        }
+    }
+    output.result(&redrive_view(&name, &info), |_| {
+        let counts = format!(
+            "{} came back, {} passed over, {} failed, {} records to look at",
+            count(info.redriven),
+            count(info.skipped),
+            count(info.failed),
+            count(info.left)
+        );
+        let trouble = if info.error.is_empty() { String::new() } else { format!("\n  it waits: {}", info.error) };
+        format!("redrive of queue '{name}' {}: {counts}{trouble}", redrive_status(info.status))
+    })
+}
+
+fn redrive_status(status: RedriveStatus) -> &'static str {
+    match status {
+        RedriveStatus::Running => "running",
+        RedriveStatus::Done => "done",
+        RedriveStatus::Cancelled => "cancelled",
+    }
+}
+
+fn redrive_view(name: &str, info: &RedriveInfo) -> serde_json::Value {
+    serde_json::json!({
+        "queue": name,
+        "status": redrive_status(info.status),
+        "looked_at": info.looked_at,
+        "redriven": info.redriven,
+        "skipped": info.skipped,
+        "failed": info.failed,
+        "left": info.left,
+        "error": info.error,
+    })
 }
 
 /// Says something of each delivery; the first refusal ends the command, after all were said.

@@ -2,12 +2,17 @@
 
 use std::sync::Arc;
 
-use millstream_broker::queue::{PartState, QueueHandle};
+use millstream_broker::queue::{
+    ParkedAt, PartState, Peeked, QueueHandle, RedriveOptions, RedriveState, RedriveStatus, RedriveTo, Standing, Unpark,
+};
 use millstream_broker::{Broker, BrokerError};
 use millstream_protocol::Code;
 use millstream_protocol::frame::Refusal;
 use millstream_protocol::frame::control::{Request, Response};
-use millstream_protocol::frame::queue::{QueueCounts, QueueInfo, QueuePartition, QueueSummary};
+use millstream_protocol::frame::queue::{
+    self as wire, PeekedHeader, PeekedMessage, QueueCounts, QueueInfo, QueuePartition, QueueSummary, RedriveInfo,
+};
+use millstream_protocol::limits::CONTROL_BYTES_MAX;
 
 use super::Session;
 use crate::authorize::{Action, Resource};
@@ -60,9 +65,121 @@ pub(super) async fn perform(session: &Session, request: Request) -> Result<Respo
             session.authorize(Action::Alter, Resource::Queue(&name))?;
             blocking(move || broker.pause_queue(&name, is_paused)).await?.map(|_| Response::Done)
         }
+        Request::PeekQueue { name, partition, from, max, only_parked } => {
+            session.authorize(Action::Consume, Resource::Queue(&name))?;
+            let peek = move || {
+                let handle = broker.queue(&name)?;
+                let max = max as usize;
+                if only_parked { handle.parked(partition, from, max) } else { handle.peek(partition, from, max) }
+            };
+            blocking(peek).await?.map(|peeked| Response::Peeked(shown(peeked)))
+        }
+        Request::UnparkQueue { name, partition, offset, key, retry } => {
+            session.authorize(Action::Alter, Resource::Queue(&name))?;
+            let which = match (offset, key) {
+                (Some(offset), None) => ParkedAt::Offset(offset),
+                (None, Some(key)) => ParkedAt::Group(key.into()),
+                _ => {
+                    let text = "name either the offset of a parked message or the key of its group";
+                    return Err(Refusal::new(Code::IllegalSetting, text));
+                }
+            };
+            let how = if retry { Unpark::Retry } else { Unpark::Skip };
+            blocking(move || broker.queue(&name)?.unpark(partition, which, how)).await?.map(Response::Count)
+        }
+        Request::RedriveQueue { name, options } => {
+            session.authorize(Action::Alter, Resource::Queue(&name))?;
+            if let Some(stream) = &options.to {
+                session.authorize(Action::Produce, Resource::Stream(stream))?;
+            }
+            let wire::RedriveOptions { filter, limit, rate_per_s, to } = options;
+            let to = to.map_or(RedriveTo::Source, RedriveTo::Stream);
+            let options = RedriveOptions { filter, limit, rate_per_s, to };
+            blocking(move || broker.redrive(&name, options)).await?.map(|state| Response::Redrive(Some(redrive(state))))
+        }
+        Request::DescribeRedrive { name } => {
+            session.authorize(Action::Describe, Resource::Queue(&name))?;
+            let state = blocking(move || broker.redrive_state(&name)).await?;
+            state.map(|state| Response::Redrive(state.map(redrive)))
+        }
+        Request::CancelRedrive { name } => {
+            session.authorize(Action::Alter, Resource::Queue(&name))?;
+            let state = blocking(move || broker.cancel_redrive(&name)).await?;
+            state.map(|state| Response::Redrive(state.map(redrive)))
+        }
         _ => return Err(Refusal::new(Code::Unsupported, "this server does not know the request: use a newer server")),
     };
     answer.map_err(broker_refusal)
+}
+
+/// As many of them as fit into an answer, one at least.
+fn shown(peeked: Vec<Peeked>) -> Vec<PeekedMessage> {
+    let mut bytes = 0;
+    let mut messages = Vec::with_capacity(peeked.len());
+    for Peeked { partition, offset, standing, receives, redriven, first_ms, append_time, record } in peeked {
+        let standing = match standing {
+            Standing::Available => wire::Standing::Available,
+            Standing::Delayed(until) => wire::Standing::Delayed(until),
+            Standing::InFlight => wire::Standing::InFlight,
+            Standing::Dying => wire::Standing::Dying,
+            Standing::Parked => wire::Standing::Parked,
+            Standing::Waiting => wire::Standing::Waiting,
+        };
+        let bytes_of = |bytes: Option<bytes::Bytes>| bytes.map(|bytes| bytes.to_vec());
+        let headers: Vec<PeekedHeader> = record
+            .headers
+            .into_iter()
+            .map(|header| PeekedHeader { name: header.name.to_string(), value: bytes_of(header.value) })
+            .collect();
+        let (key, value) = (bytes_of(record.key), bytes_of(record.value));
+        let own = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
+        let in_headers = headers.iter().map(|header| 64 + header.name.len() + own(&header.value));
+        bytes += 128 + own(&key) + own(&value) + in_headers.sum::<usize>();
+        if bytes > 3 * CONTROL_BYTES_MAX && !messages.is_empty() {
+            break;
+        }
+        let (append_ms, timestamp_ms) = (append_time.0, record.timestamp.0);
+        messages.push(PeekedMessage {
+            partition,
+            offset,
+            standing,
+            receives,
+            redriven,
+            first_ms,
+            append_ms,
+            timestamp_ms,
+            key,
+            headers,
+            value,
+        });
+    }
+    messages
+}
+
+fn redrive(state: RedriveState) -> RedriveInfo {
+    let RedriveState { id, options, began_ms, status, counts, left, error } = state;
+    let RedriveOptions { filter, limit, rate_per_s, to } = options;
+    let to = match to {
+        RedriveTo::Source => None,
+        RedriveTo::Stream(name) => Some(name),
+    };
+    let status = match status {
+        RedriveStatus::Running => wire::RedriveStatus::Running,
+        RedriveStatus::Done => wire::RedriveStatus::Done,
+        RedriveStatus::Cancelled => wire::RedriveStatus::Cancelled,
+    };
+    RedriveInfo {
+        id,
+        options: wire::RedriveOptions { filter, limit, rate_per_s, to },
+        began_ms,
+        status,
+        looked_at: counts.looked_at,
+        redriven: counts.redriven,
+        skipped: counts.skipped,
+        failed: counts.failed,
+        left,
+        error: error.unwrap_or_default(),
+    }
 }
 
 fn summaries(broker: &Broker) -> Vec<QueueSummary> {
