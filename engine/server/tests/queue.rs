@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use millstream_client::{
     Client, Code, Message, MessageReceipt, Messages, OnDead, PartitionId, QueueBackoff, QueueConfig, QueueOrdering,
-    QueueStart, Record, Start, StreamConfig,
+    QueueStart, Record, RedriveOptions, RedriveStatus, Start, StreamConfig,
 };
 use millstream_server::{Server, ServerConfig};
 use support::{Rig, config, soon, until};
@@ -436,5 +436,71 @@ async fn each_bad_input_has_its_error() {
     let second = work.receive(1, WAIT).await.expect("received").pop().expect("one");
     assert_eq!(message.ack().await.expect_err("stale").code(), Code::ReceiptExpired);
     second.ack().await.expect("acknowledged");
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_poison_message_is_looked_at_dies_and_comes_back_to_its_queue_alone() {
+    let (rig, client) = rig(2).await;
+    client.create_stream("dead", 1, StreamConfig::default()).await.expect("made");
+    let config = QueueConfig {
+        max_receives: Some(3),
+        dead_letter: Some("dead".into()),
+        backoff: QueueBackoff { min_ms: 0, ..QueueBackoff::default() },
+        ..QueueConfig::default()
+    };
+    let work = queue(&client, "work", config.clone()).await;
+    queue(&client, "other", config).await;
+    produce(&client, texts(0..20)).await;
+    let peeked = client.peek_queue("work", None, None, 100, false).await.expect("peeked");
+    assert_eq!(peeked.len(), 20);
+    assert!(peeked.iter().all(|message| message.receives == 0), "{peeked:?}");
+    let mut messages = work.messages().window(5).open().await.expect("opened");
+    let mut left = 19 + 3;
+    while left > 0 {
+        let message = next(&mut messages).await;
+        if text(&message) == "job 7" {
+            message.nack("a bug").await.expect("failed");
+        } else {
+            message.ack().await.expect("acknowledged");
+        }
+        left -= 1;
+    }
+    until(|| async {
+        let info = client.describe_queue("work").await.expect("described");
+        (info.total.dead == 1 && info.total.acked == 19).then_some(())
+    })
+    .await;
+    // The fix is there: it is brought back, and succeeds.
+    let nothing = client.redrive_queue("other", RedriveOptions::default()).await.expect("begun");
+    assert_eq!(nothing.options, RedriveOptions::default());
+    client.redrive_queue("work", RedriveOptions::default()).await.expect("begun");
+    let again = next(&mut messages).await;
+    assert_eq!((text(&again), again.redriven(), again.receive_count()), ("job 7".into(), 1, 1));
+    again.ack().await.expect("acknowledged");
+    let done = |name: &'static str| {
+        let client = client.clone();
+        async move {
+            let info = client.describe_redrive(name).await.expect("described").expect("there is one");
+            (info.status == RedriveStatus::Done).then_some(info)
+        }
+    };
+    let info = until(|| done("work")).await;
+    assert_eq!((info.redriven, info.skipped, info.failed, info.left), (1, 0, 0, 0), "{info:?}");
+    let info = until(|| done("other")).await;
+    assert_eq!((info.redriven, info.skipped), (0, 1), "another queue's letter: {info:?}");
+    // A letter brings its message back once.
+    client.redrive_queue("work", RedriveOptions::default()).await.expect("begun");
+    let info = until(|| done("work")).await;
+    assert_eq!((info.redriven, info.skipped), (0, 1), "{info:?}");
+    let info = client.describe_queue("other").await.expect("described");
+    assert_eq!(info.total.acked + info.total.dead, 0, "the other queue saw nothing: {info:?}");
+    let error =
+        client.redrive_queue("work", RedriveOptions { filter: "1 +".into(), ..RedriveOptions::default() }).await;
+    assert_eq!(error.expect_err("no filter").code(), Code::FilterInvalid);
+    assert_eq!(
+        client.peek_queue("work", None, None, 101, false).await.expect_err("too many").code(),
+        Code::IllegalSetting
+    );
     rig.stop().await;
 }
