@@ -155,7 +155,7 @@ async fn a_stream_of_an_unknown_kind_is_answered_and_ended_and_the_connection_go
     let mut client = rig.connect().await;
     let mut newer = Frames::open(&client.connection).await;
     let mut header = [0; FRAME_HEADER_BYTES];
-    header[4] = 40;
+    header[4] = 250;
     soon(newer.send.write_all(&header)).await.expect("sent");
     let refusal = newer.expect(Kind::Response).await.expect_err("refused");
     assert_eq!(refusal.code, Code::Unsupported);
