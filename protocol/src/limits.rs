@@ -52,6 +52,8 @@ pub const FILTER_BYTES_MAX: usize = 1 << 10;
 pub const VISIBILITY_MS_MAX: u64 = 12 * 60 * 60 * 1_000;
 /// The longest delay of a queue, in milliseconds (`IllegalSetting` beyond): 15 minutes.
 pub const QUEUE_DELAY_MS_MAX: u64 = 15 * 60 * 1_000;
+/// The longest delay of one message that a stream may allow, in milliseconds (`IllegalSetting` beyond): 30 days.
+pub const DELAY_MS_MAX: u32 = 30 * 24 * 60 * 60 * 1_000;
 /// The messages that one frame of verbs speaks of (connection closed beyond).
 pub const QUEUE_VERBS_MAX: usize = 16 << 10;
 /// The most messages of one receive (`IllegalSetting` beyond).

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millstream_protocol::batch::Codec;
-use millstream_protocol::frame::control::StreamInfo;
+use millstream_protocol::frame::control::{StreamConfig, StreamInfo};
 use millstream_protocol::limits::{BATCH_BYTES_MAX, PRODUCE_DEPTH_MAX};
 use millstream_protocol::names::check_name;
 use millstream_protocol::{ByteSize, Code, Incarnation, ProducerId, Record, StreamId};
@@ -224,7 +224,7 @@ struct Target {
     id: StreamId,
     incarnations: Vec<Incarnation>,
     server_id: u64,
-    record_bytes_max: usize,
+    config: StreamConfig,
 }
 
 impl Target {
@@ -234,7 +234,7 @@ impl Target {
             id: StreamId(info.id),
             incarnations: info.partitions.iter().map(|partition| Incarnation(partition.incarnation)).collect(),
             server_id,
-            record_bytes_max: info.config.record_bytes_max as usize,
+            config: info.config.clone(),
         }
     }
 
@@ -310,7 +310,7 @@ impl Producer {
     ///
     /// # Errors
     /// Nothing was enqueued, and other records are not affected: [`Code::RecordTooLarge`], [`Code::IllegalRecord`],
-    /// [`Code::TimestampTooFarAhead`]; [`Code::StreamDeleted`] and other errors that ended the producer.
+    /// [`Code::TimestampTooFarAhead`], [`Code::DelayTooLong`]; [`Code::StreamDeleted`] and other errors that ended the producer.
     ///
     /// # Cancel safety
     /// A call that is dropped before it resolves has enqueued the record or not; none is enqueued twice.

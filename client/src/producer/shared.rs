@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use millstream_protocol::batch::BatchError;
+use millstream_protocol::batch::record::{asked_delay_ms, control_number};
 use millstream_protocol::limits::TIMESTAMP_AHEAD_MS_MAX;
 use millstream_protocol::{ByteSize, Code, Record, Timestamp};
 use parking_lot::Mutex;
@@ -114,6 +115,8 @@ impl Shared {
             Timestamp(0) => record.timestamp = wall,
             timestamp => check_timestamp(timestamp, wall)?,
         }
+        let delay_ms = asked_delay_ms(wall, |name| control_number(&record.headers, name));
+        self.target.config.check_delay(delay_ms).map_err(|refusal| Error::local(refusal.code, refusal.text))?;
         let pushed = books.accumulator.push(record, now).map_err(illegal)?;
         books.buffered += pushed.bytes;
         books.stats.records += 1;
@@ -142,7 +145,7 @@ impl Shared {
     }
 
     fn check_size(&self, size: usize) -> Result<()> {
-        let limit = self.target.record_bytes_max;
+        let limit = self.target.config.record_bytes_max as usize;
         if size <= limit {
             return Ok(());
         }

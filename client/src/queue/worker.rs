@@ -3,10 +3,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Display;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use super::message::Message;
@@ -18,6 +20,9 @@ use crate::error::Result;
 ///
 /// In a FIFO queue the messages of one key are worked on one after the other, however many handlers there are; after a
 /// failure those that came with it are left for their next delivery. A handler that panics has failed.
+///
+/// Acks are answered behind the handlers' backs: an unordered queue's next message begins before the last one's ack is durable,
+/// so a wider [`window`](Self::window) than twice the handlers pays where they are quick.
 ///
 /// # Example
 /// ```no_run
@@ -106,18 +111,18 @@ impl Worker {
         let mut messages = messages.open().await?;
         let extension = extends.then(|| messages.visibility()).filter(|visibility| !visibility.is_zero());
         let mut work = Work { lines: Lines::new(messages.is_fifo()), running: JoinSet::new(), report: <_>::default() };
+        let slots = Arc::new(Semaphore::new(concurrency as usize));
         tokio::pin!(stop);
         let ended = loop {
-            while work.running.len() < concurrency as usize
-                && let Some(message) = work.lines.next()
-            {
-                let handling = handler(message.clone());
-                work.running.spawn(handle(message, handling, extension));
-            }
+            let slot = slots.clone().acquire_owned();
             tokio::select! {
                 biased;
                 () = &mut stop => break Ok(()),
                 Some(done) = work.running.join_next() => work.finished(done),
+                Ok(slot) = slot, if work.lines.has_ready() => if let Some(message) = work.lines.next() {
+                    let handling = handler(message.clone());
+                    work.running.spawn(handle(message, handling, extension, slot));
+                },
                 item = messages.next() => match item {
                     Some(Ok(message)) => work.lines.add(message),
                     Some(Err(error)) => break Err(error),
@@ -132,6 +137,7 @@ impl Worker {
 
 struct Work {
     lines: Lines,
+    /// Messages whose handler runs, or whose ack or nack was sent and is not answered yet.
     running: JoinSet<(Message, Outcome)>,
     report: WorkerReport,
 }
@@ -170,6 +176,7 @@ async fn handle<E: Display>(
     message: Message,
     handling: impl Future<Output = Result<(), E>>,
     extension: Option<Duration>,
+    slot: OwnedSemaphorePermit,
 ) -> (Message, Outcome) {
     let handling = AssertUnwindSafe(handling).catch_unwind();
     tokio::pin!(handling);
@@ -181,6 +188,8 @@ async fn handle<E: Display>(
             () = tokio::time::sleep(visibility / 3) => message.extend(visibility).detach(),
         }
     };
+    // The next handler need not wait for the disk to hold what is said of this message.
+    drop(slot);
     let outcome = match handled {
         Ok(Ok(())) => match message.ack().await {
             Ok(()) => Outcome::Acked,
@@ -224,6 +233,10 @@ impl Lines {
                 }
             },
         }
+    }
+
+    fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
     }
 
     fn next(&mut self) -> Option<Message> {

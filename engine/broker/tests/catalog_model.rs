@@ -297,6 +297,7 @@ fn each_setting_outside_its_range_is_named() {
         (create(1, StreamConfig { segment_bytes: 1, ..config() }), "segment_bytes"),
         (create(1, StreamConfig { record_bytes_max: 0, ..config() }), "record_bytes_max"),
         (create(1, StreamConfig { record_bytes_max: 9 << 20, ..config() }), "record_bytes_max"),
+        (create(1, StreamConfig { max_delay_ms: 30 * 86_400_000 + 1, ..config() }), "max_delay_ms"),
         (create(1, StreamConfig { retention_ms: Some(1), ..config() }), "retention_ms"),
         (create(1, StreamConfig { retention_bytes: Some(0), ..config() }), "retention_bytes"),
         (create(1, StreamConfig { retention_ms: Some(86_400_000), ..compacted() }), "retention_ms"),

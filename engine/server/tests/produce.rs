@@ -114,12 +114,15 @@ async fn batches_that_are_not_right_are_refused_each_with_its_code() {
     let (rig, mut client, stream) = rig_with_stream(1).await;
     let mut ahead = BatchBuilder::new(Codec::None);
     ahead.push(&Record::new("x").timestamp(Timestamp(i64::MAX / 2))).expect("legal");
+    let mut late = BatchBuilder::new(Codec::None);
+    late.push(&Record::new("x").header("ms-delay", u64::MAX.to_string())).expect("legal");
     let mut stamped = batch(&["x"]).to_vec();
     stamped[8] = 1;
     let mut newer = batch(&["x"]).to_vec();
     newer[4] = 9;
     for (bytes, code) in [
         (ahead.finish().expect("not empty").to_vec(), Code::TimestampTooFarAhead),
+        (late.finish().expect("not empty").to_vec(), Code::DelayTooLong),
         (stamped, Code::CorruptBatch),
         (newer, Code::Unsupported),
         (b"no batch".to_vec(), Code::CorruptBatch),

@@ -428,6 +428,11 @@ async fn each_bad_input_has_its_error() {
     let too_long = work.receive_for(1, NOW, Duration::from_secs(43_201)).await.expect_err("too long");
     assert_eq!(too_long.code(), Code::VisibilityOutOfRange);
     assert!("00ff".parse::<MessageReceipt>().is_err() && "zz".repeat(35).parse::<MessageReceipt>().is_err());
+    let producer = client.producer("jobs").build().await.expect("a producer");
+    let late = Record::new("x").header("ms-delay", (7 * 86_400_000 + 1).to_string());
+    let error = producer.enqueue(late).await.expect_err("too late");
+    assert_eq!(error.code(), Code::DelayTooLong);
+    assert!(error.to_string().contains("604800001"), "it names the delay: {error}");
     produce(&client, texts(0..1)).await;
     let message = work.receive(1, WAIT).await.expect("received").pop().expect("one");
     assert_eq!(message.partition(), PartitionId(0));

@@ -95,6 +95,18 @@ impl<'a> RecordRef<'a> {
     }
 }
 
+/// How long queues withhold what has these headers, from `now` on, in milliseconds; 0: not at all. `numbers` gives the number
+/// in a header.
+pub fn asked_delay_ms(now: Timestamp, numbers: impl Fn(&str) -> Option<u64>) -> u64 {
+    let until = numbers(NOT_BEFORE).map_or(0, |until| until.saturating_sub(u64::try_from(now.0).unwrap_or(0)));
+    numbers(DELAY).unwrap_or(0).max(until)
+}
+
+/// The number in a record's header on which the server acts.
+pub fn control_number(headers: &[Header], name: &str) -> Option<u64> {
+    number(headers.iter().find(|header| header.name == name)?.value.as_deref()?)
+}
+
 /// Checks names that begin with `ms-`; says whether the server acts on one of them.
 fn check_reserved<'a>(headers: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>) -> Result<bool, BatchError> {
     let (mut has_id, mut has_time) = (false, false);

@@ -11,7 +11,6 @@
 use rkyv::rancor;
 use rkyv::{Archive, Deserialize, Serialize};
 
-use super::FrameError;
 use super::group::{
     CommitResult, CommittedOffset, GroupHeartbeat, GroupInfo, GroupJoin, GroupReset, GroupSummary, Membership,
     OffsetCommit, StreamPartition,
@@ -20,6 +19,8 @@ use super::queue::{
     PeekedMessage, QueueConfig, QueueInfo, QueueOpen, QueueOpened, QueueStart, QueueSummary, RedriveInfo,
     RedriveOptions,
 };
+use super::{FrameError, Refusal};
+use crate::Code;
 use crate::limits::CONTROL_BYTES_MAX;
 
 /// The version byte this code writes.
@@ -82,17 +83,19 @@ pub struct StreamConfig {
     pub cleanup: Cleanup,
     /// How long a dedup id is remembered, in milliseconds, from its first append; 1 s to 24 h.
     pub dedup_window_ms: u32,
+    /// The longest delay that a record may ask for, in milliseconds; 0 (none may) to 30 days.
+    pub max_delay_ms: u32,
 }
 
 // The archive's layout hangs on rkyv's features, and any crate of a build can switch those on for all: a layout
 // other than little-endian and unaligned does not compile.
 const _: fn(rkyv::Archived<u64>) -> rkyv::rend::unaligned::u64_ule = |archived| archived;
 const _: () = assert!(align_of::<ArchivedStreamConfig>() == 1, "archives are read where they lie in a frame");
-const _: () = assert!(size_of::<ArchivedStreamConfig>() == 1 + 9 + 9 + 8 + 4 + 17 + 4, "no padding");
+const _: () = assert!(size_of::<ArchivedStreamConfig>() == 1 + 9 + 9 + 8 + 4 + 17 + 4 + 4, "no padding");
 
 impl Default for StreamConfig {
     /// Synced, 7 days, no byte limit, segments of 256 MiB, records of 1 MiB; old segments are deleted; dedup ids are
-    /// remembered for 5 minutes.
+    /// remembered for 5 minutes; a message may be delayed by 7 days.
     fn default() -> Self {
         Self {
             durability: Durability::Synced,
@@ -102,6 +105,7 @@ impl Default for StreamConfig {
             record_bytes_max: crate::limits::RECORD_BYTES_DEFAULT as u32,
             cleanup: Cleanup::Delete,
             dedup_window_ms: 5 * 60 * 1_000,
+            max_delay_ms: 7 * 24 * 60 * 60 * 1_000,
         }
     }
 }
@@ -110,6 +114,26 @@ impl StreamConfig {
     /// The defaults of a compacted stream: nothing goes by age or bytes.
     pub fn compacted(compaction: Compaction) -> Self {
         Self { retention_ms: None, retention_bytes: None, cleanup: Cleanup::Compact(compaction), ..Self::default() }
+    }
+
+    /// Checks how long a record would be withheld from queues: what it asks for must not be longer than the stream allows, nor
+    /// than it keeps records.
+    ///
+    /// # Errors
+    /// [`Code::DelayTooLong`].
+    pub fn check_delay(&self, delay_ms: u64) -> Result<(), Refusal> {
+        let (limit, setting) = match self.retention_ms {
+            Some(age) if age < u64::from(self.max_delay_ms) => (age, "retention"),
+            _ => (u64::from(self.max_delay_ms), "max_delay"),
+        };
+        if delay_ms <= limit {
+            return Ok(());
+        }
+        let text = format!(
+            "a record asks for a delay of {delay_ms} ms (`ms-delay` or `ms-not-before`), the limit is this stream's \
+             {setting} of {limit} ms: send it later, or make a stream with a longer {setting}"
+        );
+        Err(Refusal::new(Code::DelayTooLong, text))
     }
 
     /// Whether every record needs a key.

@@ -167,6 +167,9 @@ pub struct StreamCreate {
     /// How long a dedup id is remembered, from its first record: 1s to 24h [default: 5m]
     #[arg(long, value_name = "SPAN", value_parser = parse_span)]
     pub dedup_window: Option<Duration>,
+    /// The longest delay that a message may ask for, up to 30 days [default: 7d]
+    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
+    pub max_delay: Option<Duration>,
     /// How large a segment file gets [default: 256 MiB]
     #[arg(long, value_name = "SIZE")]
     pub segment_bytes: Option<ByteSize>,

@@ -62,7 +62,7 @@ fn a_full_disk_refuses_records_and_nothing_else_and_loses_nothing() {
     // Its own writes reach the watermark: refused by name, retried until the deadline.
     let mut stored = 0;
     for round in 0.. {
-        let done = place.sh("produce keep big.ndjson --key key --delivery-timeout 1s --json");
+        let done = place.sh("produce keep big.ndjson --key key --delivery-timeout 5s --json");
         stored += done.json()["records"].as_u64().expect("a number");
         if !done.status.success() {
             assert!(done.stderr.contains("disk full"), "{done:?}");
@@ -73,7 +73,7 @@ fn a_full_disk_refuses_records_and_nothing_else_and_loses_nothing() {
     // Another program takes the rest, to the last byte.
     let filler = small.path().join("filler");
     assert!(fill(&filler) > 0);
-    place.sh_with("produce spare --delivery-timeout 1s", lines(10, 3).as_bytes()).says("disk full");
+    place.sh_with("produce spare --delivery-timeout 10s", lines(10, 3).as_bytes()).says("disk full");
     assert_eq!(consume(&place, "spare").len(), 4_000, "reads go on");
     place.sh("stream describe keep").ok();
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use millstream_protocol::frame::control::{Cleanup, LakeConfig, StreamConfig};
-use millstream_protocol::limits::{PARTITIONS_MAX, PRODUCER_NAMES_MAX, RECORD_BYTES_MAX};
+use millstream_protocol::limits::{DELAY_MS_MAX, PARTITIONS_MAX, PRODUCER_NAMES_MAX, RECORD_BYTES_MAX};
 use millstream_protocol::names::check_name;
 use millstream_protocol::{Incarnation, LakeId, ProducerId, StreamId, Timestamp};
 use rkyv::{Archive, Deserialize, Serialize};
@@ -204,6 +204,7 @@ impl Catalog {
         range("segment_bytes", config.segment_bytes, SEGMENT_BYTES)?;
         range("record_bytes_max", u64::from(config.record_bytes_max), 1..=RECORD_BYTES_MAX as u64)?;
         range("dedup_window_ms", u64::from(config.dedup_window_ms), DEDUP_WINDOW_MS)?;
+        range("max_delay_ms", u64::from(config.max_delay_ms), 0..=u64::from(DELAY_MS_MAX))?;
         if let Some(age) = config.retention_ms {
             range("retention_ms", age, RETENTION_MS_MIN..=i64::MAX as u64)?;
         }

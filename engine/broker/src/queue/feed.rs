@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use millstream_filter::Candidate;
 use millstream_log::{LogError, Partition};
 use millstream_protocol::batch::header::FLAG_CONTROL_HEADERS;
-use millstream_protocol::batch::record::{DELAY, EXPIRES_AT, NOT_BEFORE};
+use millstream_protocol::batch::record::{DELAY, EXPIRES_AT, NOT_BEFORE, control_number};
 use millstream_protocol::batch::{BatchError, BatchView, RecordRef};
 use millstream_protocol::{Offset, Record, Timestamp};
 
@@ -170,10 +170,7 @@ fn due(append_ms: u64, delay_ms: u64) -> u64 {
 /// When a record that was read again is due, Unix ms; 0: at once.
 pub(super) fn due_ms(rules: &Rules, partition: u32, offset: u64, appended: Timestamp, record: &Record) -> u64 {
     let append_ms = u64::try_from(appended.0).unwrap_or(0);
-    let number = |name: &str| {
-        let header = record.headers.iter().find(|header| header.name == name)?;
-        std::str::from_utf8(header.value.as_deref()?).ok()?.parse::<u64>().ok()
-    };
+    let number = |name: &str| control_number(&record.headers, name);
     let own = number(DELAY).map(|delay| append_ms.saturating_add(surely_passed(delay)));
     let own = own.into_iter().chain(number(NOT_BEFORE)).max();
     own.unwrap_or_else(|| due(append_ms, rules.get(rules.at(partition, offset)).map_or(0, |rule| rule.delay_ms)))

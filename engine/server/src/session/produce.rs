@@ -169,18 +169,19 @@ impl Intake<'_> {
     }
 }
 
-/// Whether a batch may be stored: by whom, whole, unstamped, its records within the stream's limit and with the keys and
+/// Whether a batch may be stored: by whom, whole, unstamped, its records within the stream's limits and with the keys and
 /// headers they need.
 async fn accept(session: &Session, route: &Route, batch: &Bytes, resend: bool) -> Result<NewBatch, Refusal> {
     session.authorize(Action::Produce, Resource::Stream(&route.stream.name))?;
-    let view = check::parse(batch, session.shared.now())?;
+    let now = session.shared.now();
+    let view = check::parse(batch, now)?;
     let mut dedup = None;
     if check::must_read(&view, &route.stream.config) {
         let turn = session.budget.server().decode_turn().await;
         let (decoded, stream) = (view.clone(), Arc::clone(&route.stream));
         dedup = blocking(move || {
             let _turn = turn;
-            check::records(&decoded, &stream.config)
+            check::records(&decoded, &stream.config, now)
         })
         .await??;
     }

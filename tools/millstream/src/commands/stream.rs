@@ -78,6 +78,9 @@ fn config(create: &StreamCreate) -> Result<StreamConfig, Failure> {
         // The server names what is legal.
         config.dedup_window_ms = u32::try_from(window.as_millis()).unwrap_or(u32::MAX);
     }
+    if let Some(delay) = create.max_delay {
+        config.max_delay_ms = u32::try_from(delay.as_millis()).unwrap_or(u32::MAX);
+    }
     if let Some(size) = create.segment_bytes {
         config.segment_bytes = size.bytes();
     }
@@ -156,6 +159,7 @@ fn description(info: &StreamInfo, paint: Paint) -> String {
             ("retention", config.retention_ms.map_or_else(forever, |ms| span(Duration::from_millis(ms)))),
             ("retention bytes", config.retention_bytes.map_or("unlimited".into(), |n| ByteSize(n).to_string())),
             ("dedup window", span(Duration::from_millis(u64::from(config.dedup_window_ms)))),
+            ("longest delay", span(Duration::from_millis(u64::from(config.max_delay_ms)))),
             ("segment bytes", ByteSize(config.segment_bytes).to_string()),
             ("largest record", ByteSize(u64::from(config.record_bytes_max)).to_string()),
             ("records", count(records)),
@@ -276,6 +280,7 @@ struct StreamView<'a> {
     retention_ms: Option<u64>,
     retention_bytes: Option<u64>,
     dedup_window_ms: u32,
+    max_delay_ms: u32,
     segment_bytes: u64,
     record_bytes_max: u32,
     records: u64,
@@ -313,6 +318,7 @@ impl<'a> From<&'a StreamInfo> for StreamView<'a> {
             retention_ms: info.config.retention_ms,
             retention_bytes: info.config.retention_bytes,
             dedup_window_ms: info.config.dedup_window_ms,
+            max_delay_ms: info.config.max_delay_ms,
             segment_bytes: info.config.segment_bytes,
             record_bytes_max: info.config.record_bytes_max,
             records: info.partitions.iter().map(records).sum(),

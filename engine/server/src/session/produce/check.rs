@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use millstream_log::DedupKey;
+use millstream_protocol::batch::record::asked_delay_ms;
 use millstream_protocol::batch::{BatchError, BatchView, FLAG_CONTROL_HEADERS, check_zero_stamp};
 use millstream_protocol::frame::Refusal;
 use millstream_protocol::frame::control::StreamConfig;
@@ -45,7 +46,7 @@ pub(super) type DedupKeys = Option<Arc<[Option<DedupKey>]>>;
 
 /// Reads the records: each must be whole, within the stream's limit, and have a key if the stream is compacted; of a flagged
 /// batch there must not be too many, and their reserved headers must be right. Decompresses. Gives their dedup keys.
-pub(super) fn records(view: &BatchView, config: &StreamConfig) -> Result<DedupKeys, Refusal> {
+pub(super) fn records(view: &BatchView, config: &StreamConfig, now: Timestamp) -> Result<DedupKeys, Refusal> {
     let record_bytes_max = config.record_bytes_max as usize;
     let count = view.header().record_count;
     let mut keys = is_flagged(view).then(Vec::new);
@@ -81,6 +82,7 @@ pub(super) fn records(view: &BatchView, config: &StreamConfig) -> Result<DedupKe
         }
         if let Some(keys) = &mut keys {
             record.check_reserved().map_err(|error| refusal(&error))?;
+            config.check_delay(asked_delay_ms(now, |name| record.control_number(name)))?;
             keys.push(record.dedup_id().map(|id| DedupKey::of(record.key, id)));
         }
         index += 1;
@@ -124,9 +126,9 @@ mod tests {
         for codec in [Codec::None, Codec::Lz4, Codec::Zstd] {
             let view = parse(&batch(codec, &[10, 2_000, 10], NOW), NOW).expect("whole");
             let limit = |record_bytes_max| StreamConfig { record_bytes_max, ..StreamConfig::default() };
-            assert_eq!(records(&view, &limit(2_000)), Ok(None));
+            assert_eq!(records(&view, &limit(2_000), NOW), Ok(None));
             assert!(must_read(&view, &limit(2_000)) && !must_read(&view, &limit(1 << 20)));
-            let refusal = records(&view, &limit(1_999)).expect_err("too large");
+            let refusal = records(&view, &limit(1_999), NOW).expect_err("too large");
             assert_eq!(refusal.code, Code::RecordTooLarge);
             assert!(refusal.text.contains("record 1 ") && refusal.text.contains("2000 bytes"), "{refusal}");
         }
@@ -141,11 +143,11 @@ mod tests {
             parse(&builder.finish().expect("not empty"), NOW).expect("whole")
         };
         let keyed = build(&[Record::new("a").key("k"), Record::tombstone("k"), Record::new("").key("")]);
-        assert_eq!(records(&keyed, &compacted), Ok(None));
+        assert_eq!(records(&keyed, &compacted, NOW), Ok(None));
         assert!(must_read(&keyed, &compacted) && !must_read(&keyed, &deleting));
         let keyless = build(&[Record::new("a").key("k"), Record::new("b")]);
-        assert_eq!(records(&keyless, &deleting), Ok(None));
-        let refusal = records(&keyless, &compacted).expect_err("no key");
+        assert_eq!(records(&keyless, &deleting, NOW), Ok(None));
+        let refusal = records(&keyless, &compacted, NOW).expect_err("no key");
         assert_eq!(refusal.code, Code::KeyRequired);
         assert!(refusal.text.contains("record 1 "), "{refusal}");
     }
@@ -161,10 +163,10 @@ mod tests {
         let flagged =
             build(&[Record::new("a").key("k").dedup_id("1"), Record::new("b"), Record::new("c").dedup_id("1")]);
         assert!(must_read(&flagged, &config));
-        let keys = records(&flagged, &config).expect("legal").expect("flagged");
+        let keys = records(&flagged, &config, NOW).expect("legal").expect("flagged");
         assert_eq!(keys[..], [Some(DedupKey::of(Some(b"k"), b"1")), None, Some(DedupKey::of(None, b"1"))]);
         let plain = build(&[Record::new("b").header("ms-reply-to", "x")]);
-        assert!(!must_read(&plain, &config) && records(&plain, &config) == Ok(None));
+        assert!(!must_read(&plain, &config) && records(&plain, &config, NOW) == Ok(None));
 
         // What a good client's builder does not let pass.
         let flag = |view: &BatchView| {
@@ -173,8 +175,9 @@ mod tests {
             parse(&millstream_protocol::batch::renumber(&bytes, ProducerId(0), 0, 0), NOW).expect("whole")
         };
         let most = vec![Record::new("x"); CONTROL_BATCH_RECORDS_MAX as usize];
-        assert!(records(&flag(&build(&most)), &config).is_ok());
-        let refused = records(&flag(&build(&[most, vec![Record::new("x")]].concat())), &config).expect_err("too many");
+        assert!(records(&flag(&build(&most)), &config, NOW).is_ok());
+        let refused =
+            records(&flag(&build(&[most, vec![Record::new("x")]].concat())), &config, NOW).expect_err("too many");
         assert_eq!(refused.code, Code::CorruptBatch);
         let twice = build(&[Record::new("x").header("xs-dedup-id", "1").dedup_id("1")]);
         let bytes = twice.bytes().clone();
@@ -183,7 +186,39 @@ mod tests {
         let mut bytes = bytes.to_vec();
         bytes[at] = b'm';
         let twice = parse(&millstream_protocol::batch::renumber(&bytes, ProducerId(0), 0, 0), NOW).expect("whole");
-        assert_eq!(records(&twice, &config).expect_err("two ids").code, Code::IllegalRecord);
+        assert_eq!(records(&twice, &config, NOW).expect_err("two ids").code, Code::IllegalRecord);
+    }
+
+    #[test]
+    fn a_delay_is_no_longer_than_the_stream_allows_and_keeps_records() {
+        let config =
+            |max_delay_ms, retention_ms| StreamConfig { max_delay_ms, retention_ms, ..StreamConfig::default() };
+        let of = |name: &str, number: u64, config: &StreamConfig| {
+            let mut builder = BatchBuilder::new(Codec::None);
+            builder.push(&Record::new("at once")).expect("legal");
+            builder.push(&Record::new("later").header(name, number.to_string())).expect("legal");
+            let view = parse(&builder.finish().expect("not empty"), NOW).expect("whole");
+            assert!(must_read(&view, config));
+            records(&view, config, NOW).map(|_| ()).map_err(|refusal| (refusal.code, refusal.text))
+        };
+        let until = |delay_ms| u64::try_from(NOW.0).expect("positive") + delay_ms;
+        for (limit, setting, config) in [
+            (1_000, "max_delay", config(1_000, None)),
+            (1_000, "max_delay", config(1_000, Some(1_000))),
+            (0, "max_delay", config(0, Some(1_000))),
+            (60_000, "retention", config(100_000, Some(60_000))),
+        ] {
+            assert_eq!(of("ms-delay", limit, &config), Ok(()));
+            assert_eq!(of("ms-not-before", until(limit), &config), Ok(()));
+            assert_eq!(of("ms-not-before", 0, &config), Ok(()));
+            for (code, text) in [of("ms-delay", limit + 1, &config), of("ms-not-before", until(limit + 1), &config)]
+                .map(|refused| refused.expect_err("too long"))
+            {
+                assert_eq!(code, Code::DelayTooLong);
+                assert!(text.contains(&format!("{setting} of {limit} ms")) && text.contains(&(limit + 1).to_string()));
+            }
+            assert_eq!(of("ms-delay", u64::MAX, &config).map_err(|(code, _)| code), Err(Code::DelayTooLong));
+        }
     }
 
     #[test]
