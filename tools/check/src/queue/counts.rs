@@ -37,9 +37,13 @@ pub(super) fn check(message: &OfMessage<'_>, findings: &mut Findings<'_>) {
                 )
             });
         }
-        if let Some(limit) = of.context.intake.promises.max_receives(delivery.made_ub).filter(|limit| receives > *limit) {
+        if let Some(limit) = of.context.intake.promises.max_receives(delivery.made_ub).filter(|limit| receives > *limit)
+        {
             findings.add(Check::ReceiveLimit, Some(message.offset), message.value(), || {
-                format!("queue {queue}: the delivery with receipt {} is its receive {receives} of {limit}", delivery.fence)
+                format!(
+                    "queue {queue}: the delivery with receipt {} is its receive {receives} of {limit}",
+                    delivery.fence
+                )
             });
         }
     }

@@ -88,7 +88,10 @@ fn again(of: &InPartition<'_>, index: u32) -> (u64, bool) {
     let wait = waits.map(|op| of.nack_wait(index, op).1).max();
     // A server that starts anew may first read what it has not held in memory.
     let ready = of.context.outages.ready_before(ended);
-    (ended.max(ready).saturating_add(wait.unwrap_or(0)).saturating_add(TICK_NS), wait.is_some_and(|wait| wait > TICK_NS))
+    (
+        ended.max(ready).saturating_add(wait.unwrap_or(0)).saturating_add(TICK_NS),
+        wait.is_some_and(|wait| wait > TICK_NS),
+    )
 }
 
 fn early(message: &OfMessage<'_>, findings: &mut Findings<'_>) {
@@ -116,7 +119,9 @@ fn early(message: &OfMessage<'_>, findings: &mut Findings<'_>) {
         let is_nacked = ends().any(|op| op.is_ok()) && ends().all(|op| op.kind == Kind::Nack);
         let (from_ns, to_ns) = (of.delivery(index).made_lb, of.delivery(next).made_ub);
         let is_redriven = of.delivery(index).redriven != of.delivery(next).redriven;
-        if let Some(due_ns) = asked.filter(|_| is_nacked && !is_redriven && !message.may_be_reset_between(from_ns, to_ns)) {
+        if let Some(due_ns) =
+            asked.filter(|_| is_nacked && !is_redriven && !message.may_be_reset_between(from_ns, to_ns))
+        {
             add(next, due_ns, "its nack held it back");
         }
     }
@@ -246,7 +251,8 @@ mod tests {
 
     #[test]
     fn a_receiver_waits_while_it_has_room() {
-        let receiver = super::super::intake::Receiver { credit: vec![(5, 2, true)], gone: Some((100, 101)), last_invoked_ns: 5 };
+        let receiver =
+            super::super::intake::Receiver { credit: vec![(5, 2, true)], gone: Some((100, 101)), last_invoked_ns: 5 };
         let mut spans = Vec::new();
         with_room(&receiver, vec![(10, 40), (20, 60)], &mut spans);
         assert_eq!(spans, [(5, 20), (40, 100)]);

@@ -48,7 +48,10 @@ pub(super) fn check(of: &InPartition<'_>, fates: &[Fate], starts: &[(u64, u64)],
         }
         if let Some((_, offset)) = unsettled(floor.floor, floor.at_ns) {
             findings.add(Check::Floor, Some(offset), None, || {
-                format!("queue {queue}: the floor was {} by {} ns, and it was not settled then", floor.floor, floor.at_ns)
+                format!(
+                    "queue {queue}: the floor was {} by {} ns, and it was not settled then",
+                    floor.floor, floor.at_ns
+                )
             });
         }
     }

@@ -12,12 +12,12 @@
 
 use std::collections::BTreeMap;
 
+use super::InPartition;
 use super::deliveries::NO_GROUP;
 use super::due::Late;
 use super::promises::TICK_NS;
 use super::receipts::{Kind, Op};
 use super::settled::Fate;
-use super::InPartition;
 use crate::history::queue::Order;
 use crate::verdict::{Check, Findings};
 
@@ -80,7 +80,8 @@ fn is_fifo(of: &InPartition<'_>) -> bool {
 impl InPartition<'_> {
     /// When an earlier one of its run had surely failed, which ended its lease.
     pub fn run_failed_by(&self, index: u32) -> Option<u64> {
-        let failed = self.runs.all_before(index).flat_map(|before| self.ops(before)).filter(|op| op.is_ok() && op.may_fail());
+        let failed =
+            self.runs.all_before(index).flat_map(|before| self.ops(before)).filter(|op| op.is_ok() && op.may_fail());
         failed.map(|op| op.done_ns).min()
     }
 
@@ -96,7 +97,6 @@ impl InPartition<'_> {
 struct Member {
     offset: u64,
     settled_lb: u64,
-    settled_ub: u64,
     /// The highest of all up to this one, and whose it is.
     latest_lb: (u64, u64),
     latest_ub: u64,
@@ -119,7 +119,9 @@ pub(super) fn check(of: &InPartition<'_>, fates: &[Fate], late: &mut Vec<Late>, 
             }
         };
         let queue = of.context.number;
-        if let Some((settled, earlier)) = unsettled.filter(|(settled, _)| delivery.made_ub.saturating_add(TICK_NS) < *settled) {
+        if let Some((settled, earlier)) =
+            unsettled.filter(|(settled, _)| delivery.made_ub.saturating_add(TICK_NS) < *settled)
+        {
             findings.add(Check::GroupOrder, Some(delivery.offset), Some(delivery.value), || {
                 format!(
                     "queue {queue}: delivered at {} ns with receipt {}, while offset {earlier} of its group was {}",
@@ -131,7 +133,8 @@ pub(super) fn check(of: &InPartition<'_>, fates: &[Fate], late: &mut Vec<Late>, 
         }
         let Some(before) = of.runs.before(index) else { continue };
         let first = of.delivery(before).offset;
-        let settled = members.binary_search_by_key(&first, |member| member.offset).map_or(0, |at| members[at].settled_lb);
+        let settled =
+            members.binary_search_by_key(&first, |member| member.offset).map_or(0, |at| members[at].settled_lb);
         let is_early = |op: &&Op| op.kind == Kind::Ack && op.is_ok() && op.done_ns < settled;
         if let Some(op) = of.ops(index).iter().find(is_early) {
             findings.add(Check::GroupOrder, Some(delivery.offset), Some(delivery.value), || {
@@ -170,7 +173,7 @@ fn members(of: &InPartition<'_>, fates: &[Fate]) -> BTreeMap<u64, Vec<Member>> {
         let before = members.last().map_or(((0, 0), 0), |last| (last.latest_lb, last.latest_ub));
         let latest_lb = before.0.max((settled_lb, offset));
         let latest_ub = before.1.max(settled_ub);
-        members.push(Member { offset, settled_lb, settled_ub, latest_lb, latest_ub });
+        members.push(Member { offset, settled_lb, latest_lb, latest_ub });
     }
     groups
 }

@@ -27,7 +27,9 @@ impl InPartition<'_> {
     pub fn visibility(&self, index: u32) -> (u64, u64) {
         let delivery = self.delivery(index);
         match delivery.visibility_ns {
-            u64::MAX => self.context.intake.promises.bounds(delivery.made_ub, |all| super::promises::ms(all.visibility_ms)),
+            u64::MAX => {
+                self.context.intake.promises.bounds(delivery.made_ub, |all| super::promises::ms(all.visibility_ms))
+            }
             asked => (asked, asked),
         }
     }
@@ -73,7 +75,8 @@ impl InPartition<'_> {
         }
         end = end.min(self.run_may_fail_from(index));
         if let Some((since_ns, _)) = intake.receiver[delivery.receiver as usize].gone {
-            let grace = |of: &crate::history::queue::Settings| of.disconnect_grace_ms.map_or(u64::MAX, super::promises::ms);
+            let grace =
+                |of: &crate::history::queue::Settings| of.disconnect_grace_ms.map_or(u64::MAX, super::promises::ms);
             let (grace, _) = intake.promises.bounds(u64::MAX - 1, grace);
             end = end.min(since_ns.max(made).saturating_add(grace));
         }

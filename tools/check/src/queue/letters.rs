@@ -143,7 +143,9 @@ fn one(message: &OfMessage<'_>, letter: &Letter, findings: &mut Findings<'_>) {
         _ if stream != message.of.context.intake.stream => Some(format!("says that it comes from stream {stream}")),
         _ if letter.value != message.message.value => Some("has another payload".to_owned()),
         None => Some("does not say why".to_owned()),
-        Some(Reason::MaxReceives | Reason::Rejected) if receives == 0 => Some("does not say after how many receives".to_owned()),
+        Some(Reason::MaxReceives | Reason::Rejected) if receives == 0 => {
+            Some("does not say after how many receives".to_owned())
+        }
         Some(Reason::MaxReceives) if receives < fewest => {
             Some(format!("says that it had all its receives after {receives}, but no limit was below {fewest}"))
         }
@@ -169,7 +171,9 @@ fn twice(message: &OfMessage<'_>, last: &Letter, findings: &mut Findings<'_>) {
     if found > most {
         add(message, findings, || {
             let acked = if acked_in.is_some() { ", and was acked" } else { "" };
-            format!("{found} dead letters of it are there, but it can have died {most} times at most ({redrives} redrives{acked})")
+            format!(
+                "{found} dead letters of it are there, but it can have died {most} times at most ({redrives} redrives{acked})"
+            )
         });
     }
 }
@@ -211,7 +215,9 @@ fn redriven(message: &OfMessage<'_>, findings: &mut Findings<'_>) {
                 format!("it was delivered as redriven {times} times; there were {asked} redrives{died}")
             });
         } else if delivery.redriven < before {
-            add(message, findings, || format!("it was delivered as redriven {times} times, after it had been {before} times"));
+            add(message, findings, || {
+                format!("it was delivered as redriven {times} times, after it had been {before} times")
+            });
         }
         before = delivery.redriven;
     }
@@ -228,7 +234,9 @@ fn missing(message: &OfMessage<'_>, findings: &mut Findings<'_>) {
     let since = of.lease_end_ub(index);
     let (receives, fence) = (of.delivery(index).receives, of.delivery(index).fence);
     if is_rejected {
-        add(message, findings, || format!("it was rejected with receipt {fence}, and is not in the dead-letter stream"));
+        add(message, findings, || {
+            format!("it was rejected with receipt {fence}, and is not in the dead-letter stream")
+        });
     } else {
         findings.add(Check::ReceiveLimit, Some(message.offset), message.value(), || {
             format!(

@@ -21,8 +21,7 @@
 //! few; about 80 bytes for each delivery, 50 for each use of a receipt and its answer, 32 for each message.
 //! Not here: blocked groups that delay others (Q7) are a figure. Messages with a time to live, `on_dead = park`, and queues at
 //! their limit of leases are not understood: histories must not have them.
-//! Proof: `tests/queues.rs` has a minimal bad history per number and the tricky good ones; `tests/queue_mutations.rs` makes
-//! legal runs and spoils them.
+//! Proof: `tests/queues.rs` has a small bad history per number, and the tricky good ones.
 
 mod counts;
 mod credit;
@@ -239,8 +238,19 @@ impl<'a> InPartition<'a> {
         by_offset.sort_by_key(|index| deliveries[*index as usize].offset);
         let runs = groups::Runs::default();
         let end_lb = Vec::new();
-        let mut of =
-            Self { context, partition, messages, log_start: 0, deliveries, fences, ops, ops_of, by_offset, runs, end_lb };
+        let mut of = Self {
+            context,
+            partition,
+            messages,
+            log_start: 0,
+            deliveries,
+            fences,
+            ops,
+            ops_of,
+            by_offset,
+            runs,
+            end_lb,
+        };
         of.runs = groups::Runs::of(&of);
         of.bound_by_leases();
         of
@@ -321,7 +331,8 @@ impl<'a> InPartition<'a> {
     }
 
     fn by_fence(&self, fence: u64, offset: u64) -> Option<u32> {
-        let found = self.deliveries.binary_search_by_key(&(fence, offset), |delivery| (delivery.fence, delivery.offset));
+        let found =
+            self.deliveries.binary_search_by_key(&(fence, offset), |delivery| (delivery.fence, delivery.offset));
         found.ok().map(|index| index as u32)
     }
 }
@@ -360,8 +371,7 @@ impl OfMessage<'_> {
 
     /// Whether a seek may have brought it back between.
     fn may_be_revived_between(&self, from_ns: u64, to_ns: u64) -> bool {
-        let mut revives =
-            self.of.context.resets().iter().filter(|reset| reset.revives(self.of.partition, self.offset));
+        let mut revives = self.of.context.resets().iter().filter(|reset| reset.revives(self.of.partition, self.offset));
         revives.any(|reset| reset.may_be_between(from_ns, to_ns))
     }
 

@@ -77,9 +77,10 @@ mod tests {
     #[test]
     fn a_backoff_doubles_up_to_its_maximum() {
         let retry = Settings::default().retry;
-        assert_eq!([1, 2, 3, 9, 10, 4_000_000].map(|n| backoff_ms(retry, n)), [
-            1_000, 2_000, 4_000, 256_000, 300_000, 300_000
-        ]);
+        assert_eq!(
+            [1, 2, 3, 9, 10, 4_000_000].map(|n| backoff_ms(retry, n)),
+            [1_000, 2_000, 4_000, 256_000, 300_000, 300_000]
+        );
         assert_eq!(backoff_ms(Retry { min_ms: 0, ..retry }, 7), 0);
     }
 }

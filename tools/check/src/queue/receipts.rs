@@ -113,8 +113,7 @@ pub(super) fn check(message: &OfMessage<'_>, findings: &mut Findings<'_>) {
     for (place, index) in message.deliveries.iter().copied().enumerate() {
         for op in message.of.ops(index).iter().filter(|op| op.is_ok()) {
             if let Some(why) = stale(message, place, op) {
-                let (queue, word, sent, fence) =
-                    (message.of.context.number, op.kind.word(), op.invoked_ns, op.fence);
+                let (queue, word, sent, fence) = (message.of.context.number, op.kind.word(), op.invoked_ns, op.fence);
                 findings.add(Check::StaleReceipt, Some(message.offset), message.value(), || {
                     format!("queue {queue}: a {word} with receipt {fence}, sent at {sent} ns, was taken, but {why}")
                 });
@@ -129,7 +128,10 @@ fn stale(message: &OfMessage<'_>, place: usize, op: &Op) -> Option<String> {
     let (context, delivery) = (of.context, of.delivery(index));
     let sent = op.invoked_ns;
     if let Some(later) = message.deliveries.get(place + 1).map(|next| of.delivery(*next)).filter(|d| d.made_ub < sent) {
-        return Some(format!("the message had been delivered again at {} ns with receipt {}", later.made_ub, later.fence));
+        return Some(format!(
+            "the message had been delivered again at {} ns with receipt {}",
+            later.made_ub, later.fence
+        ));
     }
     let ends = |other: &&Op| other.is_ok() && other.kind != Kind::Extend && other.done_ns < sent;
     if let Some(end) = of.ops(index).iter().filter(ends).find(|end| op.kind != Kind::Ack || end.kind != Kind::Ack) {
@@ -166,7 +168,9 @@ pub(super) fn unknown(of: &super::InPartition<'_>, findings: &mut Findings<'_>) 
     for op in of.ops.iter().filter(|op| op.is_ok() && of.by_fence(op.fence, op.offset).is_none()) {
         let (queue, word, fence) = (of.context.number, op.kind.word(), op.fence);
         findings.add(Check::StaleReceipt, Some(op.offset), None, || {
-            format!("queue {queue}: a {word} with receipt {fence} was taken, but nobody has got a delivery with that number")
+            format!(
+                "queue {queue}: a {word} with receipt {fence} was taken, but nobody has got a delivery with that number"
+            )
         });
     }
 }

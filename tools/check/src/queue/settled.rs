@@ -100,7 +100,8 @@ impl OfMessage<'_> {
             settled_ub: self.settled_ub(),
             is_owed: self.is_owed(),
             is_delivered: !self.deliveries.is_empty(),
-            is_redriven: self.returns() > 0 && self.deliveries.iter().all(|d| self.of.delivery(*d).redriven < self.returns()),
+            is_redriven: self.returns() > 0
+                && self.deliveries.iter().all(|d| self.of.delivery(*d).redriven < self.returns()),
         }
     }
 
@@ -133,9 +134,9 @@ impl OfMessage<'_> {
     fn settled_ub(&self) -> u64 {
         let of = self.of;
         let last_life = self.deliveries.last().map_or(0, |last| of.delivery(*last).redriven);
-        let acks = self.all_ops().filter(|(index, op)| {
-            op.kind == Kind::Ack && op.is_ok() && of.delivery(*index).redriven == last_life
-        });
+        let acks = self
+            .all_ops()
+            .filter(|(index, op)| op.kind == Kind::Ack && op.is_ok() && of.delivery(*index).redriven == last_life);
         let acked = acks.map(|(_, op)| op.done_ns).min();
         let letter = self.letters.get(last_life as usize).map(|letter| letter.read_ns);
         if self.may_be_revived() {
@@ -204,12 +205,7 @@ impl OfMessage<'_> {
 }
 
 /// What is owed, against what the queue says that it has.
-pub(super) fn all(
-    context: &Context<'_>,
-    partitions: &[InPartition<'_>],
-    owed: &[(u32, Fate)],
-    verdict: &mut Verdict,
-) {
+pub(super) fn all(context: &Context<'_>, partitions: &[InPartition<'_>], owed: &[(u32, Fate)], verdict: &mut Verdict) {
     let (queue, intake) = (context.number, &context.intake);
     let held = intake.state.map_or(0, |state| state.held);
     let at = |partition| Place { stream: intake.stream, partition };
@@ -228,11 +224,14 @@ pub(super) fn all(
         return;
     }
     let is_filtered = intake.promises.all().any(|settings| settings.filtered);
-    let says = if intake.state.is_some() { "the queue says that it has none" } else { "no final state says that it is there" };
+    let says =
+        if intake.state.is_some() { "the queue says that it has none" } else { "no final state says that it is there" };
     for (partition, fate) in owed.iter().copied() {
         let (check, what) = match fate {
             Fate { is_redriven: true, .. } => (Check::DeadLetter, "redriven, it never came back"),
-            Fate { is_delivered: false, .. } if is_filtered => (Check::Filter, "the filter matches it, it was never delivered"),
+            Fate { is_delivered: false, .. } if is_filtered => {
+                (Check::Filter, "the filter matches it, it was never delivered")
+            }
             Fate { is_delivered: false, .. } => (Check::LostMessage, "it was never delivered"),
             _ => (Check::LostMessage, "it was delivered and is neither acked nor dead"),
         };

@@ -62,12 +62,6 @@ impl Outages {
         let before = self.0.partition_point(|outage| outage.down_ns <= at_ns);
         before.checked_sub(1).map_or(0, |last| self.0[last].ready_ns)
     }
-
-    /// Whether there was a server all the time.
-    pub fn none_between(&self, from_ns: u64, to_ns: u64) -> bool {
-        let after = self.0.partition_point(|outage| outage.ready_ns < from_ns);
-        self.0.get(after).is_none_or(|outage| outage.down_ns > to_ns)
-    }
 }
 
 /// Spans of time, asked for overlaps.
@@ -155,7 +149,6 @@ mod tests {
         let outages = Outages::of(lives);
         assert!(outages.may_be_between(0, 10) && !outages.may_be_between(0, 9) && !outages.may_be_between(41, 99));
         assert_eq!((outages.ready_before(5), outages.ready_before(60)), (0, 50));
-        assert!(outages.none_between(51, 99) && !outages.none_between(45, 48));
         assert_eq!(outages.surely_after(10).map(|outage| outage.up_ns), Some(40));
     }
 
