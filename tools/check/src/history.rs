@@ -12,7 +12,7 @@
 //!   instead of calls.
 //! - What a consumer got is in the order in which it got it. Else the order of lines does not matter.
 //!
-//! Not here: what of it is wrong (`log`).
+//! Not here: what of it is wrong (`log`, `queue`).
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
@@ -24,8 +24,10 @@ use serde::{Deserialize, Serialize};
 use crate::value::ValueId;
 
 mod group;
+pub mod queue;
 
 pub use group::{CommitOutcome, InGroup, OfGroup};
+pub use queue::{InQueue, OfQueue};
 
 /// A partition of a stream; streams are numbered as the harness likes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -148,6 +150,15 @@ pub enum What {
     },
     /// Of a consumer group.
     Group(OfGroup),
+    /// Queues may deliver these only so long after they were appended, whatever the queues' own delay is.
+    Delayed {
+        /// Which.
+        values: Vec<ValueId>,
+        /// In milliseconds.
+        delay_ms: u64,
+    },
+    /// Of a queue.
+    Queue(OfQueue),
     /// The server's life.
     Server(Life),
     /// A part of the last read, by a fresh client, of everything there is.
@@ -396,6 +407,7 @@ mod tests {
             commit_done(CommitOutcome::Unknown { code: 402 }),
             of_group(InGroup::Committed { at: AT, offset: None, invoked_ns: 4 }),
             of_group(InGroup::Reset { at: AT, offset: 0, invoked_ns: 4 }),
+            What::Delayed { values: vec![ValueId::new(3, 0)], delay_ms: 500 },
             What::Server(Life::KillInRecovery),
             What::Final { at: AT, records: vec![(7, Some(ValueId::new(3, 0)))] },
             What::FinalEnd { at: AT, start: 0, end: 9 },

@@ -1,12 +1,13 @@
-//! Judges what clients of Millstream saw: histories, and the checkers of the log's promises.
+//! Judges what clients of Millstream saw: histories, and the checkers of the promises of the log, of groups and of queues.
 //!
 //! - [`history`]: the events, one JSON line each; who writes them and who reads them.
 //! - [`value`]: the payload that tells who sent it and whether it is whole.
-//! - [`log`]: the checkers of the log and of consumer groups. [`verdict`]: what they found.
+//! - [`log`]: takes a history in and judges it; the checkers of the log and of consumer groups. `queue`: those of queues.
+//! - [`verdict`]: what they found.
 //! - [`seeded`]: choices out of a seed, for whoever makes load.
 //!
 //! It looks at histories only: it knows no server, no client and no disk, so that none of them can talk it round.
-//! Not here: queues and lakes have checkers of their own once they exist.
+//! Not here: lakes.
 //!
 //! # Example
 //! ```
@@ -31,6 +32,7 @@
 
 pub mod history;
 pub mod log;
+mod queue;
 pub mod seeded;
 pub mod value;
 pub mod verdict;

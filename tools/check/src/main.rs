@@ -12,6 +12,8 @@ use millstream_check::verdict::Verdict;
 
 /// Judges what clients of a Millstream server saw: all files together are one history.
 ///
+/// What is judged: the log (L1 to L9), consumer groups (L11, L13), fenced producers (L15), queues (Q1 to Q6 and Q8 to Q12).
+///
 /// Exit code 0: every promise was kept; 1: one was broken; 2: the files cannot be judged.
 #[derive(Debug, Parser)]
 #[command(name = "millstream-check", version, max_term_width = 110)]
@@ -22,6 +24,10 @@ struct Cli {
     /// Accept the loss of what the server reported lost; for runs that damage the disk
     #[arg(long)]
     accept_reported_loss: bool,
+    /// How late a queue's message may come that is due while receivers wait, in milliseconds: a second is promised, the
+    /// rest is for the way; a busy machine needs more
+    #[arg(long, value_name = "MS", default_value_t = 2_000)]
+    late_ms: u64,
 }
 
 fn main() -> ExitCode {
@@ -45,5 +51,5 @@ fn judge(cli: &Cli) -> Result<Verdict, HistoryError> {
         history::read(file, |event| log.push(event))?;
     }
     let lost = if cli.accept_reported_loss { LostRanges::AsReported } else { LostRanges::Never };
-    Ok(log.judge(Rules { lost }))
+    Ok(log.judge(Rules { lost, late_ns: cli.late_ms.saturating_mul(1_000_000) }))
 }

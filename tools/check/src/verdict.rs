@@ -36,11 +36,35 @@ pub enum Check {
     Unseen,
     /// L15: a producer that was fenced by a newer one of its name stored a record.
     Fenced,
+    /// Q1: a message was neither acknowledged nor given up, and the queue has it no more.
+    LostMessage,
+    /// Q2: a message was delivered after it was settled.
+    Ghost,
+    /// Q3: a message had two leases at once.
+    DoubleLease,
+    /// Q4: a receipt was good for something after its delivery had ended, or for an ack after something had overtaken it.
+    StaleReceipt,
+    /// Q5: receive counts or fencing numbers that are not as they should be, or a message that was not given up in time.
+    ReceiveLimit,
+    /// Q5b: a dead letter twice, too early, of a message that goes on, without its origin, or redriven not exactly once.
+    DeadLetter,
+    /// Q6: within a group a later message was delivered or acknowledged before an earlier one was done.
+    GroupOrder,
+    /// Q8: a message was delivered that is not the queue's, or one that is was never delivered.
+    Filter,
+    /// Q9: a message came before its time, or long after it while receivers waited.
+    Due,
+    /// Q10: a message that could be received was not, while receivers waited.
+    Starvation,
+    /// Q11: a receiver got more than it had given credit for.
+    Credit,
+    /// Q12: an ack floor fell or passed a message that was not settled, or such a message's storage was released.
+    Floor,
 }
 
 impl Check {
     /// All of them, by number.
-    pub const ALL: [Check; 12] = [
+    pub const ALL: [Check; 24] = [
         Check::LostWrite,
         Check::Phantom,
         Check::Divergence,
@@ -53,6 +77,18 @@ impl Check {
         Check::Group,
         Check::Unseen,
         Check::Fenced,
+        Check::LostMessage,
+        Check::Ghost,
+        Check::DoubleLease,
+        Check::StaleReceipt,
+        Check::ReceiveLimit,
+        Check::DeadLetter,
+        Check::GroupOrder,
+        Check::Filter,
+        Check::Due,
+        Check::Starvation,
+        Check::Credit,
+        Check::Floor,
     ];
 
     /// Its number, for example `L1`.
@@ -70,6 +106,18 @@ impl Check {
             Check::Group => "L11",
             Check::Unseen => "L13",
             Check::Fenced => "L15",
+            Check::LostMessage => "Q1",
+            Check::Ghost => "Q2",
+            Check::DoubleLease => "Q3",
+            Check::StaleReceipt => "Q4",
+            Check::ReceiveLimit => "Q5",
+            Check::DeadLetter => "Q5b",
+            Check::GroupOrder => "Q6",
+            Check::Filter => "Q8",
+            Check::Due => "Q9",
+            Check::Starvation => "Q10",
+            Check::Credit => "Q11",
+            Check::Floor => "Q12",
         }
     }
 
@@ -88,6 +136,18 @@ impl Check {
             Check::Group => "group",
             Check::Unseen => "unseen",
             Check::Fenced => "fenced write",
+            Check::LostMessage => "lost message",
+            Check::Ghost => "ghost delivery",
+            Check::DoubleLease => "double lease",
+            Check::StaleReceipt => "stale receipt",
+            Check::ReceiveLimit => "receive count",
+            Check::DeadLetter => "dead letter",
+            Check::GroupOrder => "order in a group",
+            Check::Filter => "filter",
+            Check::Due => "not when due",
+            Check::Starvation => "starvation",
+            Check::Credit => "credit",
+            Check::Floor => "floor",
         }
     }
 }
@@ -156,6 +216,20 @@ pub struct Counts {
     pub commits: u64,
     /// and commits that were refused.
     pub commits_refused: u64,
+    /// Queues in it.
+    pub queues: u64,
+    /// Deliveries of queues (they are among the fetched records too).
+    pub received: u64,
+    /// Of them those of messages that the queue had delivered before.
+    pub received_again: u64,
+    /// Deliveries that were acknowledged,
+    pub settled: u64,
+    /// of them after their deadline, which is good as long as nobody else has the message.
+    pub settled_late: u64,
+    /// Messages found in dead-letter streams, repeats after a redrive included.
+    pub dead_letters: u64,
+    /// Deliveries of messages that had been redriven.
+    pub redriven: u64,
 }
 
 /// The judgement of a history.
@@ -223,6 +297,14 @@ impl fmt::Display for Verdict {
             "{sent} sent to {partitions} partitions: {acked} acked, {failed} failed, {unknown} unknown ({unknown_stored} of \
              them stored), {fetched} fetched, {duplicates} duplicates from resends"
         )?;
+        let Counts { queues, received, received_again, settled, settled_late, dead_letters, .. } = self.counts;
+        if queues > 0 {
+            write!(
+                f,
+                "; {received} received from {queues} queues ({received_again} of them again), {settled} of them acked \
+                 ({settled_late} late), {dead_letters} dead letters"
+            )?;
+        }
         for check in Check::ALL.into_iter().filter(|check| self.count(*check) > 0) {
             write!(f, "; {} {} × {}", check.id(), check.name(), self.count(check))?;
         }

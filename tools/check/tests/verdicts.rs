@@ -435,7 +435,7 @@ fn good_what_the_server_reported_lost_where_disks_are_damaged() {
             .event(HARNESS, What::Final { at: AT, records: vec![(0, Some(v(1, 0))), (2, Some(v(1, 2)))] })
             .event(HARNESS, What::FinalEnd { at: AT, start: 0, end: 3 })
     };
-    assert!(story().log.judge(Rules { lost: LostRanges::AsReported }).is_good());
+    assert!(story().log.judge(Rules { lost: LostRanges::AsReported, ..Rules::default() }).is_good());
     assert!(!story().log.judge(Rules::default()).is_good());
 }
 

@@ -1,4 +1,4 @@
-//! The log's checkers: L1 to L9, L11, L13 and L15, partition by partition.
+//! The log's checkers: L1 to L9, L11, L13 and L15, partition by partition. What it takes in of queues, `queue` judges.
 //!
 //! No search is needed, because acknowledgements carry offsets: everything is sorted and compared, O(n log n).
 //!
@@ -30,7 +30,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use millstream_protocol::Code;
 
-use crate::history::{CommitOutcome, Event, InGroup, OfGroup, Place, What};
+use crate::history::{CommitOutcome, Event, InGroup, InQueue, OfGroup, Place, What};
+use crate::queue::{Message, Queues};
 use crate::value::ValueId;
 use crate::verdict::{Check, Findings, Verdict};
 use group::InPartition;
@@ -47,18 +48,29 @@ pub enum LostRanges {
 }
 
 /// By what a history is judged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
     /// What may be lost.
     pub lost: LostRanges,
+    /// How late a queue's receiver may see what is due while receivers wait, in nanoseconds: what the server promises, and
+    /// the way to the receiver on a machine that has other things to do.
+    pub late_ns: u64,
 }
 
-/// A history of a log, taken in event by event, judged once it is whole.
+impl Default for Rules {
+    /// Nothing may be lost; a second is the promise, and another one is for the way.
+    fn default() -> Self {
+        Self { lost: LostRanges::Never, late_ns: 2_000_000_000 }
+    }
+}
+
+/// A history of a log, its groups and its queues, taken in event by event, judged once it is whole.
 #[derive(Debug, Default)]
 pub struct LogHistory {
     events: u64,
     partitions: HashMap<Place, Partition>,
     known: Known,
+    queues: Queues,
 }
 
 /// What holds for all partitions.
@@ -206,7 +218,8 @@ impl LogHistory {
                 partition.positions.skip(process, resume);
                 partition.gaps.push(Gap { from, resume, code, process });
             }
-            What::Tail { at, invoked_ns, high_watermark, .. } => {
+            What::Tail { at, invoked_ns, start, high_watermark } => {
+                self.queues.log_start(at, at_ns, start);
                 let partition = self.at(at);
                 partition.tails.push(Tail { invoked_ns, end: high_watermark, process });
                 partition.watermarks.push(Watermark { at_ns, end: high_watermark, process });
@@ -216,15 +229,33 @@ impl LogHistory {
             }
             What::Replaced { producer, by } => self.known.replaced.push(Replaced { producer, by, at_ns }),
             What::Group(of) => self.in_group(process, at_ns, of),
-            What::Server(_) => {}
+            What::Server(life) => self.queues.server(at_ns, life),
+            What::Delayed { values, delay_ms } => self.queues.delayed(&values, delay_ms),
+            What::Queue(of) => {
+                if let InQueue::Received { stream, deliveries, .. } = &of.what {
+                    for delivery in deliveries {
+                        let at = Place { stream: *stream, partition: delivery.partition };
+                        self.at(at).saw(process, Source::Fetch, &[(delivery.offset, delivery.value)]);
+                    }
+                }
+                self.queues.push(at_ns, of);
+            }
             What::Final { at, records } => self.at(at).saw(process, Source::Final, &records),
-            What::FinalEnd { at, start, end } => self.at(at).last = Some((start, end)),
+            What::FinalEnd { at, start, end } => {
+                self.queues.log_start(at, at_ns, start);
+                self.at(at).last = Some((start, end));
+            }
         }
     }
 
     /// Judges it.
-    pub fn judge(self, rules: Rules) -> Verdict {
+    pub fn judge(mut self, rules: Rules) -> Verdict {
         let mut verdict = Verdict::default();
+        let queues = std::mem::take(&mut self.queues);
+        let streams = queues.streams();
+        let of_queues = self.partitions.iter().filter(|(at, _)| streams.contains(&at.stream));
+        let messages = of_queues.map(|(at, partition)| (*at, partition.messages())).collect();
+        queues.judge(&messages, rules.late_ns, &mut verdict);
         verdict.counts_mut().events = self.events;
         verdict.counts_mut().partitions = self.partitions.len() as u64;
         let in_order: BTreeMap<Place, Partition> = self.partitions.into_iter().collect();
@@ -299,6 +330,30 @@ impl Partition {
             let value = value.unwrap_or(ValueId::BROKEN);
             Sighting { offset, value, process, source }
         }));
+    }
+
+    /// What a queue can know of it: each offset that anybody saw, once, in order.
+    fn messages(&self) -> Vec<Message> {
+        let mut invoked: Vec<_> = self.invoked.iter().map(|invoked| (invoked.value, invoked.at_ns)).collect();
+        invoked.sort_unstable();
+        let mut acked: Vec<(u64, ValueId, u64)> = Vec::new();
+        for completed in &self.completed {
+            if let Outcome::Ok { offset } = completed.outcome {
+                acked.push((offset, completed.value, completed.at_ns));
+            }
+        }
+        acked.sort_unstable();
+        let mut seen: Vec<_> = self.sightings.iter().map(|seen| (seen.offset, seen.value)).collect();
+        seen.sort_unstable();
+        // A broken payload sorts behind the whole ones.
+        seen.dedup_by_key(|seen| seen.0);
+        let message = |(offset, value)| {
+            let sent = invoked.get(invoked.partition_point(|invoked| invoked.0 < value)).filter(|sent| sent.0 == value);
+            let ack = acked.get(acked.partition_point(|acked| acked.0 < offset)).filter(|acked| acked.0 == offset);
+            let (invoked_ns, acked_ns) = (sent.map_or(0, |sent| sent.1), ack.map_or(u64::MAX, |acked| acked.2));
+            Message { offset, value, invoked_ns, acked_ns }
+        };
+        seen.into_iter().map(message).collect()
     }
 
     fn judge(mut self, rules: Rules, known: &Known, findings: &mut Findings<'_>) {
