@@ -110,6 +110,13 @@ impl Story {
         self.queue(0, InQueue::DeadLettersEnd { invoked_ns })
     }
 
+    /// A receiver calls, and nothing comes in so long a time.
+    fn waits(self, ms: u64) -> Self {
+        let invoked_ns = self.now_ns();
+        let empty = InQueue::Received { stream: 0, invoked_ns, visibility_ms: None, deliveries: Vec::new() };
+        self.after(ms).queue(2, empty)
+    }
+
     fn floor(self, floor: u64) -> Self {
         let invoked_ns = self.now_ns();
         self.queue(0, InQueue::Floor { at: AT, floor, invoked_ns })
@@ -311,29 +318,19 @@ fn q9_not_when_due() {
     nacked(100).has(0, 0).breaks(Check::Due);
     nacked(300).has(0, 0).passes();
     // Long after, while a call waited.
-    let waits = |story: Story, ms| {
-        let invoked_ns = story.now_ns();
-        let empty = InQueue::Received { stream: 0, invoked_ns, visibility_ms: None, deliveries: Vec::new() };
-        story.after(ms).queue(2, empty)
-    };
-    waits(delayed(), 9_000).gets(1, 0, 1, 1).acks(0, 1).has(0, 0).breaks(Check::Due);
-    waits(delayed(), 1_000).gets(1, 0, 1, 1).acks(0, 1).has(0, 0).passes();
+    delayed().waits(9_000).gets(1, 0, 1, 1).acks(0, 1).has(0, 0).breaks(Check::Due);
+    delayed().waits(1_000).gets(1, 0, 1, 1).acks(0, 1).has(0, 0).passes();
 }
 
 #[test]
 fn q10_a_message_that_waits_while_receivers_wait() {
-    let waits = |story: Story, ms| {
-        let invoked_ns = story.now_ns();
-        let empty = InQueue::Received { stream: 0, invoked_ns, visibility_ms: None, deliveries: Vec::new() };
-        story.after(ms).queue(2, empty)
-    };
-    waits(story(settings(), 1), 5_000).gets(1, 0, 1, 1).acks(0, 1).has(0, 0).breaks(Check::Starvation);
-    waits(story(settings(), 1), 500).gets(1, 0, 1, 1).acks(0, 1).has(0, 0).passes();
+    story(settings(), 1).waits(5_000).gets(1, 0, 1, 1).acks(0, 1).has(0, 0).breaks(Check::Starvation);
+    story(settings(), 1).waits(500).gets(1, 0, 1, 1).acks(0, 1).has(0, 0).passes();
     // After a deadline likewise; a queue that is paused may keep it.
     let out = || story(settings(), 1).gets(1, 0, 1, 1).after(4_000);
-    waits(out(), 5_000).gets(1, 0, 2, 2).acks(0, 2).has(0, 0).breaks(Check::Starvation);
+    out().waits(5_000).gets(1, 0, 2, 2).acks(0, 2).has(0, 0).breaks(Check::Starvation);
     let paused = out().queue(0, InQueue::Paused { invoked_ns: 14 * MS });
-    waits(paused, 5_000).queue(0, InQueue::Resumed { invoked_ns: 0 }).gets(1, 0, 2, 2).acks(0, 2).has(0, 0).passes();
+    paused.waits(5_000).queue(0, InQueue::Resumed { invoked_ns: 0 }).gets(1, 0, 2, 2).acks(0, 2).has(0, 0).passes();
     // A receiver with room, that was there all the time, as a later message shows; one that left may have had it.
     let pushed = || story(settings(), 2).queue(3, InQueue::Credit { messages: 5, bytes: None }).after(5_000);
     let rest = |story: Story| story.gets(3, 1, 1, 1).acks(1, 1).gets(1, 0, 2, 1).acks(0, 2).has(0, 0);

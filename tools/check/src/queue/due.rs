@@ -31,7 +31,7 @@ pub(super) struct Late {
     is_due: bool,
 }
 
-pub(super) fn check(message: &OfMessage<'_>, late: &mut Vec<Late>, findings: &mut Findings<'_>) {
+pub(super) fn check(message: &OfMessage<'_>, is_owed: bool, late: &mut Vec<Late>, findings: &mut Findings<'_>) {
     early(message, findings);
     let (of, intake) = (message.of, &message.of.context.intake);
     if message.offset < intake.start(of.partition)
@@ -52,7 +52,7 @@ pub(super) fn check(message: &OfMessage<'_>, late: &mut Vec<Late>, findings: &mu
         add(message, ready, delivery.made_lb, late);
         ready = again(of, index);
     }
-    if message.fate().is_owed {
+    if is_owed {
         add(message, ready, u64::MAX, late);
     }
 }

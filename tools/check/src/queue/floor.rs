@@ -14,7 +14,7 @@ pub(super) fn check(of: &InPartition<'_>, fates: &[Fate], starts: &[(u64, u64)],
     let mut latest: Vec<(u64, u64)> = Vec::with_capacity(fates.len());
     for fate in fates {
         // What may have been brought back was perhaps let go before.
-        let is_revived = intake.resets.iter().any(|reset| reset.revives(of.partition, fate.offset));
+        let is_revived = of.may_be_revived(fate.offset);
         let this = if is_revived { (0, 0) } else { (fate.settled_lb, fate.offset) };
         latest.push(latest.last().map_or(this, |before| this.max(*before)));
     }

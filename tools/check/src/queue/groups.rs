@@ -162,7 +162,7 @@ fn members(of: &InPartition<'_>, fates: &[Fate]) -> BTreeMap<u64, Vec<Member>> {
     for of_one in of.by_offset.chunk_by(|a, b| of.delivery(*a).offset == of.delivery(*b).offset) {
         let Some(first) = of_one.first().map(|index| of.delivery(*index)) else { continue };
         let Ok(at) = fates.binary_search_by_key(&first.offset, |fate| fate.offset) else { continue };
-        let is_revived = of.context.resets().iter().any(|reset| reset.revives(of.partition, first.offset));
+        let is_revived = of.may_be_revived(first.offset);
         if first.group == NO_GROUP {
             continue;
         }

@@ -298,8 +298,9 @@ impl<'a> InPartition<'a> {
             receipts::check(&of, findings);
             counts::check(&of, findings);
             letters::check(&of, findings);
-            due::check(&of, late, findings);
-            fates.push(of.fate());
+            let fate = of.fate();
+            due::check(&of, fate.is_owed, late, findings);
+            fates.push(fate);
         }
         groups::check(self, &fates, late, findings);
         fates
@@ -318,6 +319,11 @@ impl<'a> InPartition<'a> {
                 counts.settled_late += u64::from(first_ns > self.deadline_ub(index, first_ns));
             }
         }
+    }
+
+    /// Whether a seek may have brought that message back, at any time.
+    fn may_be_revived(&self, offset: u64) -> bool {
+        self.context.resets().iter().any(|reset| reset.revives(self.partition, offset))
     }
 
     fn delivery(&self, index: u32) -> &Delivery {
@@ -366,7 +372,7 @@ impl OfMessage<'_> {
 
     /// Whether a seek may have brought it back, at any time.
     fn may_be_revived(&self) -> bool {
-        self.of.context.resets().iter().any(|reset| reset.revives(self.of.partition, self.offset))
+        self.of.may_be_revived(self.offset)
     }
 
     /// Whether a seek may have brought it back between.
