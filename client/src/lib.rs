@@ -64,7 +64,7 @@ pub use group::{
 };
 pub use local::LocalServer;
 pub use producer::{Dedup, Delivery, Producer, ProducerBuilder, ProducerStats, Receipt, partition_of_key};
-pub use queue::{Message, MessageReceipt, Messages, MessagesBuilder, Queue, Settling, Worker, WorkerReport};
+pub use queue::{Message, MessageReceipt, Messages, MessagesBuilder, Queue, Said, Settling, Worker, WorkerReport};
 pub use tls::Fingerprint;
 
 pub use millstream_protocol::batch::{BatchView, Codec};

@@ -21,7 +21,7 @@ use quinn::SendStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::message::{Delivered, Message, Settling};
+use super::message::{Delivered, Message, Said, Settling};
 use super::waiting::{Waiting, Word};
 use crate::backoff::Backoff;
 use crate::client::Client;
@@ -36,14 +36,14 @@ const FRAMES_AHEAD: usize = 16;
 /// Commands taken in one go.
 const COMMANDS_AT_ONCE: usize = 4_096;
 
-type Answer = oneshot::Sender<Result<()>>;
+type Answer = oneshot::Sender<Result<Said>>;
 
 /// What the task is asked.
 enum Command {
     Say(Word<Answer>),
     Receive(Receive, oneshot::Sender<Result<Vec<Message>>>),
     Window(u32),
-    Settled(Answer),
+    Settled(oneshot::Sender<Result<()>>),
 }
 
 /// A handle to the task; it ends when the last is gone and all that was said is answered.
@@ -175,7 +175,7 @@ struct Task {
     items: mpsc::UnboundedSender<Result<Message>>,
     waiting: Waiting<Answer>,
     receives: HashMap<u64, Receiving>,
-    settled: Vec<Answer>,
+    settled: Vec<oneshot::Sender<Result<()>>>,
     next_correlation: u64,
 }
 
@@ -483,11 +483,10 @@ impl Task {
     }
 }
 
-fn result(verb: &Verb, code: Option<Code>) -> Result<()> {
-    let Some(code) = code else { return Ok(()) };
+fn result(verb: &Verb, code: Option<Code>) -> Result<Said> {
+    let Some(code) = code else { return Ok(Said::Done) };
     let text = match code {
-        // Settled, by an earlier delivery's ack or this one's: what was asked for is so.
-        Code::AlreadySettled if *verb == Verb::Ack => return Ok(()),
+        Code::AlreadySettled if *verb == Verb::Ack => return Ok(Said::AlreadySettled),
         Code::ReceiptExpired => {
             "receipt expired: another delivery has begun, or this one was nacked, released, rejected, dead-lettered or \
              purged; leave the message to who has it now"

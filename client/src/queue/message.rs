@@ -27,6 +27,16 @@ struct Inner {
     delivered: Delivered,
 }
 
+/// What became of what was said of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Said {
+    /// It is done, durably.
+    Done,
+    /// An ack of a message that is settled already: by an earlier delivery's ack, or by this very one, which was said again
+    /// after a lost connection. Success; it can tell that the work was done twice.
+    AlreadySettled,
+}
+
 /// All that a delivery carries.
 #[derive(Debug, Clone)]
 pub(super) struct Delivered {
@@ -89,7 +99,7 @@ impl Message {
     }
 
     /// Done, for ever. Right even after its lease has ended, as long as no later delivery has begun. The answer says that it
-    /// is durable; a message that is settled already is success.
+    /// is durable; a message that is settled already is success, told as [`Said::AlreadySettled`].
     ///
     /// # Errors
     /// [`ReceiptExpired`](crate::Code::ReceiptExpired): it will be, or was, worked on again;
@@ -158,7 +168,7 @@ impl Drop for Inner {
 /// The answer to what was said of a message. It was sent whether this is waited for or not; waiting tells what became of it.
 #[must_use = "whether it holds is known only when this is waited for"]
 #[derive(Debug)]
-pub struct Settling(pub(super) oneshot::Receiver<Result<()>>);
+pub struct Settling(pub(super) oneshot::Receiver<Result<Said>>);
 
 impl Settling {
     /// Does not wait: what was said is sent, and what becomes of it is not looked at.
@@ -166,9 +176,9 @@ impl Settling {
 }
 
 impl Future for Settling {
-    type Output = Result<()>;
+    type Output = Result<Said>;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Said>> {
         Pin::new(&mut self.0).poll(context).map(|answer| answer.unwrap_or_else(|_| Err(gone())))
     }
 }

@@ -24,7 +24,7 @@ use crate::client::Client;
 use crate::error::{Error, Result};
 use link::Link;
 
-pub use message::{Message, Settling};
+pub use message::{Message, Said, Settling};
 pub use messages::{Messages, MessagesBuilder};
 pub use millstream_protocol::frame::delivery::Receipt as MessageReceipt;
 pub use worker::{Worker, WorkerReport};
@@ -126,7 +126,7 @@ impl Queue {
     /// [`Code::ReceiptExpired`]: another delivery has begun, or it was nacked, released, rejected, dead-lettered or purged;
     /// [`Code::ReceiptForeign`]: another queue's; [`Code::OutOfGroupOrder`]; those of the connection. A message that is
     /// settled already is settled: success.
-    pub async fn ack(&self, receipt: MessageReceipt) -> Result<()> {
+    pub async fn ack(&self, receipt: MessageReceipt) -> Result<Said> {
         self.say(receipt, Verb::Ack).await
     }
 
@@ -135,7 +135,7 @@ impl Queue {
     /// # Errors
     /// As [`ack`](Self::ack); the lease must live. [`Code::VisibilityOutOfRange`]: a delay above 12 hours.
     pub async fn nack(&self, receipt: MessageReceipt, delay: Option<Duration>, error: &str) -> Result<()> {
-        self.say(receipt, Verb::Nack { delay_ms: delay.map(millis), error: error.to_owned() }).await
+        self.say(receipt, Verb::Nack { delay_ms: delay.map(millis), error: error.to_owned() }).await.map(drop)
     }
 
     /// Gives a delivery back, not tried and uncounted.
@@ -143,7 +143,7 @@ impl Queue {
     /// # Errors
     /// As [`nack`](Self::nack).
     pub async fn release(&self, receipt: MessageReceipt) -> Result<()> {
-        self.say(receipt, Verb::Release).await
+        self.say(receipt, Verb::Release).await.map(drop)
     }
 
     /// A delivery's lease ends `visibility` from now.
@@ -151,7 +151,7 @@ impl Queue {
     /// # Errors
     /// As [`nack`](Self::nack).
     pub async fn extend(&self, receipt: MessageReceipt, visibility: Duration) -> Result<()> {
-        self.say(receipt, Verb::Extend { visibility_ms: millis(visibility) }).await
+        self.say(receipt, Verb::Extend { visibility_ms: millis(visibility) }).await.map(drop)
     }
 
     /// Sends a hopeless message to the dead letters.
@@ -159,10 +159,10 @@ impl Queue {
     /// # Errors
     /// As [`nack`](Self::nack); [`Code::NoDeadLetter`].
     pub async fn reject(&self, receipt: MessageReceipt, error: &str) -> Result<()> {
-        self.say(receipt, Verb::Reject { error: error.to_owned() }).await
+        self.say(receipt, Verb::Reject { error: error.to_owned() }).await.map(drop)
     }
 
-    async fn say(&self, receipt: MessageReceipt, verb: Verb) -> Result<()> {
+    async fn say(&self, receipt: MessageReceipt, verb: Verb) -> Result<Said> {
         self.link().await?.say(receipt, verb).await
     }
 }

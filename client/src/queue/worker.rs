@@ -192,7 +192,7 @@ async fn handle<E: Display>(
     drop(slot);
     let outcome = match handled {
         Ok(Ok(())) => match message.ack().await {
-            Ok(()) => Outcome::Acked,
+            Ok(_) => Outcome::Acked,
             Err(_) => Outcome::Expired,
         },
         Ok(Err(error)) => {

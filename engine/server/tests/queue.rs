@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use millstream_client::{
     Client, Code, Message, MessageReceipt, Messages, OnDead, PartitionId, QueueBackoff, QueueConfig, QueueOrdering,
-    QueueStart, Record, RedriveOptions, RedriveStatus, Start, StreamConfig,
+    QueueStart, Record, RedriveOptions, RedriveStatus, Said, Start, StreamConfig,
 };
 use millstream_server::{Server, ServerConfig};
 use support::{Rig, config, soon, until};
@@ -124,7 +124,7 @@ async fn receives_wait_for_the_first_and_take_what_is_there() {
     let kept: MessageReceipt = some[0].receipt().to_string().parse().expect("a receipt");
     let other = self::client(&rig.server).await;
     other.queue("work").ack(kept).await.expect("acknowledged");
-    some[0].ack().await.expect("done already is done");
+    assert_eq!(some[0].ack().await.expect("done already is done"), Said::AlreadySettled);
     assert_eq!(
         other.queue("work").nack(kept, None, "late").await.expect_err("it is settled").code(),
         Code::ReceiptExpired

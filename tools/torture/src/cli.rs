@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::group::member::Member;
+use crate::queue::receiver::Receiver;
 
 /// Tortures a Millstream server, and judges what its clients saw.
 ///
@@ -25,6 +26,11 @@ pub enum Command {
     Producers(Producers),
     /// Kill members of a consumer group every second, and the server twice, and see whether every record was worked on
     Groups(Groups),
+    /// Kill receivers of queues and the server every few seconds, and see whether each message met its fate
+    Queues(Queues),
+    /// A process of receivers of the queues of `queues`, which starts it
+    #[command(hide = true)]
+    Receiver(Receiver),
     /// A member of the group of `groups`, which starts it
     #[command(hide = true)]
     Member(Member),
@@ -55,17 +61,25 @@ pub enum Bug {
     FailedSyncIgnored,
 }
 
+/// What all runs against a server have.
 #[derive(Debug, Clone, Args)]
-pub struct Kill {
-    /// How often the server is killed or stopped, and comes back
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
-    pub cycles: u32,
+pub struct Run {
     /// Decides every choice that is not the clock's [default: a new one; the verdict names it]
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
     /// The `millstream` program [default: the one beside this program; under `cargo run` it is built first]
     #[arg(long, value_name = "PATH")]
     pub server: Option<PathBuf>,
+    /// Keep data, histories and the logs here, whatever the verdict [default: kept only on FAIL]
+    #[arg(long, value_name = "DIR")]
+    pub keep_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Kill {
+    /// How often the server is killed or stopped, and comes back
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    pub cycles: u32,
     /// Producers at one time
     #[arg(long, value_name = "P", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub producers: u32,
@@ -78,9 +92,8 @@ pub struct Kill {
     /// What an acknowledgement means
     #[arg(long, value_enum, default_value_t)]
     pub durability: Durability,
-    /// Keep data, histories and the server's log here, whatever the verdict [default: kept only on FAIL]
-    #[arg(long, value_name = "DIR")]
-    pub keep_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub run: Run,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -88,12 +101,6 @@ pub struct Producers {
     /// How often the server is killed or stopped, and comes back
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     pub cycles: u32,
-    /// Decides every choice that is not the clock's [default: a new one; the verdict names it]
-    #[arg(long, value_name = "S")]
-    seed: Option<u64>,
-    /// The `millstream` program [default: the one beside this program; under `cargo run` it is built first]
-    #[arg(long, value_name = "PATH")]
-    pub server: Option<PathBuf>,
     /// Pipelining producers at one time, beside the one that forgets and repeats and those of one name
     #[arg(long, value_name = "P", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub producers: u32,
@@ -103,9 +110,8 @@ pub struct Producers {
     /// A canary: producers without idempotence and records without dedup ids, judged as with; the run must then FAIL
     #[arg(long)]
     pub no_idempotence: bool,
-    /// Keep data, histories and the server's log here, whatever the verdict [default: kept only on FAIL]
-    #[arg(long, value_name = "DIR")]
-    pub keep_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub run: Run,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -113,12 +119,6 @@ pub struct Groups {
     /// How long members are killed, one a second
     #[arg(long, value_name = "S", default_value_t = 60, value_parser = clap::value_parser!(u32).range(3..=3_600))]
     pub seconds: u32,
-    /// Decides every choice that is not the clock's [default: a new one; the verdict names it]
-    #[arg(long, value_name = "S")]
-    seed: Option<u64>,
-    /// The `millstream` program [default: the one beside this program; under `cargo run` it is built first]
-    #[arg(long, value_name = "PATH")]
-    pub server: Option<PathBuf>,
     /// Events to send, one JSON object a line, keyed by `tailnum`; .zst is unpacked [default: made-up ones]
     #[arg(long, value_name = "FILE")]
     pub data: Option<PathBuf>,
@@ -131,9 +131,29 @@ pub struct Groups {
     /// A canary: members commit before they work; the run must then FAIL
     #[arg(long)]
     pub commit_first: bool,
-    /// Keep data, histories and the logs here, whatever the verdict [default: kept only on FAIL]
-    #[arg(long, value_name = "DIR")]
-    pub keep_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub run: Run,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Queues {
+    /// How long receivers and the server are killed
+    #[arg(long, value_name = "S", default_value_t = 60, value_parser = clap::value_parser!(u32).range(3..=3_600))]
+    pub seconds: u32,
+    /// Producers at one time
+    #[arg(long, value_name = "P", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub producers: u32,
+    /// Processes of receivers at one time, each with one receiver of each queue
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub receivers: u32,
+    /// Partitions of the stream
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub partitions: u32,
+    /// A canary: receivers acknowledge before they work; the run must then FAIL
+    #[arg(long)]
+    pub ack_first: bool,
+    #[command(flatten)]
+    pub run: Run,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -145,7 +165,7 @@ pub enum Durability {
     Written,
 }
 
-impl Kill {
+impl Run {
     /// The seed, the same at every call once it was given or [settled](Self::settle_seed).
     pub fn seed(&self) -> u64 {
         self.seed.unwrap_or_default()
@@ -155,11 +175,13 @@ impl Kill {
     pub fn settle_seed(&mut self) {
         self.seed.get_or_insert_with(new_seed);
     }
+}
 
+impl Kill {
     /// The command that makes the same choices.
     pub fn again(&self) -> String {
         let Self { cycles, producers, partitions, streams, .. } = self;
-        let (seed, durability) = (self.seed(), self.durability.to_possible_value());
+        let (seed, durability) = (self.run.seed(), self.durability.to_possible_value());
         let durability = durability.expect("no value is hidden");
         format!(
             "millstream-torture kill --cycles {cycles} --seed {seed} --producers {producers} --partitions {partitions} \
@@ -170,21 +192,11 @@ impl Kill {
 }
 
 impl Producers {
-    /// The seed, the same at every call once it was given or [settled](Self::settle_seed).
-    pub fn seed(&self) -> u64 {
-        self.seed.unwrap_or_default()
-    }
-
-    /// Makes up a seed if none was given.
-    pub fn settle_seed(&mut self) {
-        self.seed.get_or_insert_with(new_seed);
-    }
-
     /// The command that makes the same choices.
     pub fn again(&self) -> String {
         let Self { cycles, producers, partitions, no_idempotence, .. } = self;
         let canary = if *no_idempotence { " --no-idempotence" } else { "" };
-        let seed = self.seed();
+        let seed = self.run.seed();
         format!(
             "millstream-torture producers --cycles {cycles} --seed {seed} --producers {producers} --partitions \
              {partitions}{canary}"
@@ -193,20 +205,10 @@ impl Producers {
 }
 
 impl Groups {
-    /// The seed, the same at every call once it was given or [settled](Self::settle_seed).
-    pub fn seed(&self) -> u64 {
-        self.seed.unwrap_or_default()
-    }
-
-    /// Makes up a seed if none was given.
-    pub fn settle_seed(&mut self) {
-        self.seed.get_or_insert_with(new_seed);
-    }
-
     /// The command that makes the same choices.
     pub fn again(&self) -> String {
         let Self { seconds, data, members, partitions, commit_first, .. } = self;
-        let seed = self.seed();
+        let seed = self.run.seed();
         let mut text = format!(
             "millstream-torture groups --seconds {seconds} --seed {seed} --members {members} --partitions {partitions}"
         );
@@ -217,6 +219,19 @@ impl Groups {
             text += " --commit-first";
         }
         text
+    }
+}
+
+impl Queues {
+    /// The command that makes the same choices.
+    pub fn again(&self) -> String {
+        let Self { seconds, producers, receivers, partitions, ack_first, .. } = self;
+        let seed = self.run.seed();
+        let canary = if *ack_first { " --ack-first" } else { "" };
+        format!(
+            "millstream-torture queues --seconds {seconds} --seed {seed} --producers {producers} --receivers {receivers} \
+             --partitions {partitions}{canary}"
+        )
     }
 }
 
@@ -265,14 +280,22 @@ mod tests {
         let groups = groups_of(Cli::parse_from(given.split(' ')));
         let again = groups_of(Cli::parse_from(groups.again().split(' ')));
         assert_eq!(format!("{groups:?}"), format!("{again:?}"));
+        let given = "millstream-torture queues --seconds 7 --seed 9 --producers 2 --receivers 3 --ack-first";
+        let queues_of = |cli: Cli| match cli.command {
+            Command::Queues(queues) => queues,
+            other => panic!("{other:?}"),
+        };
+        let queues = queues_of(Cli::parse_from(given.split(' ')));
+        let again = queues_of(Cli::parse_from(queues.again().split(' ')));
+        assert_eq!(format!("{queues:?}"), format!("{again:?}"));
     }
 
     #[test]
     fn a_seed_that_was_not_given_is_made_up_once() {
         let mut kill = kill_of(Cli::parse_from(["millstream-torture", "kill"]));
-        kill.settle_seed();
-        let seed = kill.seed();
-        kill.settle_seed();
-        assert_eq!(kill.seed(), seed);
+        kill.run.settle_seed();
+        let seed = kill.run.seed();
+        kill.run.settle_seed();
+        assert_eq!(kill.run.seed(), seed);
     }
 }

@@ -9,7 +9,7 @@ use millstream_check::verdict::Verdict;
 
 /// Judges all files of a directory as one history: nothing may be lost. `killed`: processes whose files may end in the middle
 /// of a line.
-pub fn judge(dir: &Path, killed: &[u32]) -> Result<Verdict, HistoryError> {
+pub fn judge(dir: &Path, killed: &[u32], rules: Rules) -> Result<Verdict, HistoryError> {
     let killed: BTreeSet<PathBuf> = killed.iter().map(|process| Recorder::path(dir, *process)).collect();
     let failed = |source| HistoryError::Io { path: dir.to_owned(), source };
     let entries = std::fs::read_dir(dir).map_err(failed)?;
@@ -22,7 +22,7 @@ pub fn judge(dir: &Path, killed: &[u32]) -> Result<Verdict, HistoryError> {
             false => history::read(file, |event| log.push(event))?,
         }
     }
-    Ok(log.judge(Rules::default()))
+    Ok(log.judge(rules))
 }
 
 #[cfg(test)]
@@ -53,7 +53,7 @@ mod tests {
         reader.record(What::Final { at: AT, records });
         reader.record(What::FinalEnd { at: AT, start: 0, end: RECORDS });
         reader.finish().expect("written");
-        judge(dir.path(), &[]).expect("whole")
+        judge(dir.path(), &[], Rules::default()).expect("whole")
     }
 
     #[test]

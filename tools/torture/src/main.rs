@@ -7,6 +7,7 @@
 //! disk.
 #![forbid(unsafe_code)]
 
+mod children;
 mod cli;
 mod failure;
 mod group;
@@ -14,6 +15,7 @@ mod judge;
 mod last_read;
 mod load;
 mod proxy;
+mod queue;
 mod report;
 mod run_dir;
 mod scenarios;
@@ -41,16 +43,12 @@ async fn main() -> ExitCode {
             let report = Box::pin(scenarios::groups::run(groups)).await;
             report.map(|report| (report.to_string(), report.exit()))
         }
-        Command::Member(member) => {
-            return match Box::pin(group::member::run(member)).await {
-                Ok(()) => ExitCode::SUCCESS,
-                // What it says goes to a log, not to a verdict.
-                Err(Failure::CannotBegin(text) | Failure::Run(text)) => {
-                    eprintln!("error: {text}");
-                    ExitCode::from(1)
-                }
-            };
+        Command::Queues(queues) => {
+            let report = Box::pin(scenarios::queues::run(queues)).await;
+            report.map(|report| (report.to_string(), report.exit()))
         }
+        Command::Member(member) => return child(Box::pin(group::member::run(member)).await),
+        Command::Receiver(receiver) => return child(Box::pin(queue::receiver::run(receiver)).await),
     };
     match result {
         Ok((text, exit)) => {
@@ -63,6 +61,17 @@ async fn main() -> ExitCode {
         }
         Err(Failure::Run(text)) => {
             println!("FAIL {text}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+/// What a child says goes to a log, not to a verdict.
+fn child(ended: Result<(), Failure>) -> ExitCode {
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::CannotBegin(text) | Failure::Run(text)) => {
+            eprintln!("error: {text}");
             ExitCode::from(1)
         }
     }

@@ -170,9 +170,10 @@ pub enum Verb {
 pub enum Answer {
     /// It is done, durably.
     Ok,
-    /// There is nothing to do: the message is settled already.
+    /// There is nothing to do: the message is settled already; by this very word, perhaps, if the server was away meanwhile.
     AlreadySettled,
-    /// It surely did not happen.
+    /// It surely did not happen, unless the server was away meanwhile: a client that says it again hears that its first word
+    /// has made the receipt void.
     Refused {
         /// The error's number.
         code: u16,
@@ -262,6 +263,8 @@ pub enum InQueue {
         /// These do not.
         other: Vec<ValueId>,
     },
+    /// The receiver is there: it asks for nothing before that.
+    Opened,
     /// The receiver gives credit: it has messages pushed. Recorded before it is sent.
     Credit {
         /// So many may be unsettled.
@@ -286,8 +289,8 @@ pub enum InQueue {
         /// When it was sent.
         invoked_ns: u64,
     },
-    /// The receiver closed its connection, lost it, or was killed; recorded when that is over. There may be deliveries
-    /// that nobody saw.
+    /// The receiver closed its connection, lost it, or was killed; recorded when the server knows it too, so that nothing is
+    /// delivered to it any more. There may be deliveries that nobody saw.
     Gone {
         /// Up to then it surely had it.
         since_ns: u64,

@@ -55,7 +55,7 @@ pub(super) struct Receiver {
     pub credit: Vec<(u64, u32, bool)>,
     /// When it surely was there for the last time, and when it was known to be gone.
     pub gone: Option<(u64, u64)>,
-    /// When the last receive was sent that has an answer, or its stream was opened.
+    /// When it began, the last receive was sent that has an answer, or its stream was opened.
     pub last_invoked_ns: u64,
 }
 
@@ -92,6 +92,10 @@ impl Intake {
             InQueue::Verdicts { matching, other } => {
                 self.matching.extend(matching);
                 self.other.extend(other);
+            }
+            InQueue::Opened => {
+                let life = self.receiver(receiver);
+                life.last_invoked_ns = life.last_invoked_ns.max(at_ns);
             }
             InQueue::Credit { messages, bytes } => {
                 self.receiver(receiver).credit.push((at_ns, messages, bytes.is_none()));

@@ -223,7 +223,7 @@ impl<'a> InPartition<'a> {
         findings: &mut Findings<'_>,
     ) -> Self {
         let fences = deliveries::in_order(context.number, &mut deliveries, messages, findings);
-        let ops = receipts::paired(ops);
+        let ops = receipts::paired(ops, context.outages);
         let mut end = 0;
         let ops_of: Vec<(u32, u32)> = deliveries
             .iter()

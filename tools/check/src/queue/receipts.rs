@@ -15,6 +15,7 @@
 
 use super::OfMessage;
 use super::promises::ms;
+use super::timeline::Outages;
 use crate::history::queue::{Receipt, Verb};
 use crate::verdict::{Check, Findings};
 
@@ -94,7 +95,15 @@ impl Op {
 }
 
 /// Puts sends and answers together: what has no answer is unknown, what was refused did not happen. Leaves them by fence.
-pub(super) fn paired(mut ops: Vec<Op>) -> Vec<Op> {
+/// Where the server was away meanwhile, a refusal and an `already settled` may answer a second copy of what the first one
+/// did: then that is unknown.
+pub(super) fn paired(mut ops: Vec<Op>, outages: &Outages) -> Vec<Op> {
+    let mut first_copies = Vec::new();
+    for op in ops.iter().filter(|op| matches!(op.answered, Answered::Refused | Answered::Already)) {
+        if outages.may_be_between(op.invoked_ns, op.done_ns) {
+            first_copies.push(Op { answered: Answered::Unknown, done_ns: u64::MAX, ..*op });
+        }
+    }
     ops.sort_unstable_by_key(|op| (op.fence, op.offset, op.kind, op.by_ns, op.invoked_ns, op.answered));
     let mut paired = Vec::with_capacity(ops.len() / 2);
     for of_one in ops.chunk_by(|a, b| (a.fence, a.offset, a.kind, a.by_ns) == (b.fence, b.offset, b.kind, b.by_ns)) {
@@ -105,6 +114,10 @@ pub(super) fn paired(mut ops: Vec<Op>) -> Vec<Op> {
         paired.extend(sends.take(open).map(|op| Op { answered: Answered::Unknown, ..*op }));
         let happened = |op: &&Op| !matches!(op.answered, Answered::NotYet | Answered::Refused);
         paired.extend(of_one.iter().filter(happened));
+    }
+    if !first_copies.is_empty() {
+        paired.append(&mut first_copies);
+        paired.sort_by_key(|op| (op.fence, op.offset));
     }
     paired
 }

@@ -53,7 +53,7 @@ pub async fn run(command: Queue, server: &ServerFlags, output: Output) -> Result
             Err(error) => Err(failure(session, &name, &error).await),
         },
         Queue::Receive(receive) => print(session, &receive, output).await,
-        Queue::Ack { of } => say(session, &of, "acknowledged", output, async |q, r| q.ack(r).await).await,
+        Queue::Ack { of } => say(session, &of, "acknowledged", output, async |q, r| q.ack(r).await.map(drop)).await,
         Queue::Nack { of, delay, error } => {
             say(session, &of, "failed", output, async |q, r| q.nack(r, delay, &error).await).await
         }

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use millstream_check::history::{Event, InGroup, Life, OfGroup, What};
 
+use crate::children::Killed;
+
 /// What the server said of who holds what.
 #[derive(Debug, Clone)]
 pub struct Poll {
@@ -66,9 +68,9 @@ impl Seen {
         }
     }
 
-    /// `killed`: processes, and when. `polls` in the order of their times.
-    pub fn handovers(&self, killed: &[(u32, u64)], polls: &[Poll]) -> Handovers {
-        let killed: BTreeMap<u32, u64> = killed.iter().copied().collect();
+    /// `polls` in the order of their times. From before each kill on: what is measured is too long rather than too short.
+    pub fn handovers(&self, killed: &[Killed], polls: &[Poll]) -> Handovers {
+        let killed: BTreeMap<u32, u64> = killed.iter().map(|killed| (killed.process, killed.before_ns)).collect();
         let mut found = Handovers::default();
         for (&hold @ (partition, epoch), told) in &self.told {
             let Some(killed_ns) = killed.get(&told.process).copied() else { continue };
@@ -128,7 +130,9 @@ mod tests {
     fn found(events: &[Event], killed: &[(u32, u64)], polls: &[Poll]) -> (Vec<u64>, Vec<u64>, u64) {
         let mut seen = Seen::default();
         events.iter().for_each(|event| seen.push(event));
-        let killed: Vec<_> = killed.iter().map(|(process, at_ms)| (*process, at_ms * MS)).collect();
+        let at =
+            |(process, at_ms): &(u32, u64)| Killed { process: *process, before_ns: at_ms * MS, after_ns: at_ms * MS };
+        let killed: Vec<_> = killed.iter().map(at).collect();
         let Handovers { noticed, handed_over, never } = seen.handovers(&killed, polls);
         let ms = |all: Vec<Duration>| all.into_iter().map(|time| time.as_millis() as u64).collect();
         (ms(noticed), ms(handed_over), never)

@@ -5,47 +5,35 @@
 //! was worked on before it is committed.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use millstream_check::history::{self, Clock, InGroup, OfGroup, Place, Recorder, What};
-use millstream_check::seeded::Seeded;
+use millstream_check::history::{self, InGroup, OfGroup, Place, Recorder, What};
 use millstream_client::{
-    Client, Commit, CommitOutcome, Error, GroupBatch, GroupConsumer, GroupEvent, GroupPosition, NamedPartition, Outcome,
+    Commit, CommitOutcome, Error, GroupBatch, GroupConsumer, GroupEvent, GroupPosition, NamedPartition, Outcome,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
-use super::feed::seen;
+use super::data::seen;
+use crate::children::Told;
 use crate::failure::Failure;
 use crate::load::{PATIENCE, patiently};
 
 /// What the harness tells it.
 #[derive(Debug, Clone, Args)]
 pub struct Member {
+    #[command(flatten)]
+    told: Told,
     #[arg(long)]
-    pub address: String,
+    group: String,
     #[arg(long)]
-    pub fingerprint: String,
+    stream: String,
     #[arg(long)]
-    pub group: String,
-    #[arg(long)]
-    pub stream: String,
-    #[arg(long)]
-    pub session_ms: u64,
-    /// Where it writes down what it does, as which process, by the clock of that origin.
-    #[arg(long)]
-    pub history: PathBuf,
-    #[arg(long)]
-    pub process: u32,
-    #[arg(long)]
-    pub origin_ns: u64,
-    #[arg(long)]
-    pub seed: u64,
+    session_ms: u64,
     /// A canary: it commits before it works, as nobody should who may be killed.
     #[arg(long)]
-    pub commit_first: bool,
+    commit_first: bool,
 }
 
 /// How long that work takes then.
@@ -67,8 +55,8 @@ struct Held {
 
 /// Works until it is terminated or killed.
 pub async fn run(options: Member) -> Result<(), Failure> {
-    let mut seeded = Seeded::new(options.seed).fork(u64::from(options.process));
-    let recorder = Recorder::create(&options.history, options.process, Clock::of_origin(options.origin_ns))?;
+    let mut seeded = options.told.seeded();
+    let recorder = options.told.recorder()?;
     let mut terminate =
         signal(SignalKind::terminate()).map_err(|error| Failure::run(format!("no signals: {error}")))?;
     let mut consumer = build(&options).await?;
@@ -108,7 +96,7 @@ pub async fn run(options: Member) -> Result<(), Failure> {
             Ok(_) => {}
             // What does not end a membership is told for its partition, and would show as a record that is missing.
             Err(error) if error.is_retryable() || error.partition().is_some() => eprintln!("{error}"),
-            Err(error) => return Err(Failure::run(format!("process {}: {error}", options.process))),
+            Err(error) => return Err(Failure::run(format!("process {}: {error}", options.told.process))),
         }
     }
     working.commit(&mut consumer).await?;
@@ -121,9 +109,7 @@ pub async fn run(options: Member) -> Result<(), Failure> {
 
 async fn build(options: &Member) -> Result<GroupConsumer, Failure> {
     let attempt = || async {
-        let name = format!("member-{}", options.process);
-        let builder = Client::builder(&options.address).fingerprint(&options.fingerprint).name(name);
-        let client = builder.connect_timeout(Duration::from_secs(1)).connect().await?;
+        let client = options.told.connect().await?;
         let session = Duration::from_millis(options.session_ms);
         let consumer = client.group(&options.group).stream(&options.stream).commit(Commit::Manual);
         consumer.session_timeout(session).reconnect_timeout(PATIENCE).build().await

@@ -7,6 +7,7 @@
 
 mod books;
 pub mod consumer;
+mod feed;
 mod ledger;
 mod named;
 mod plan;
@@ -31,6 +32,7 @@ use crate::last_read::Ends;
 use repeating::Dedup;
 
 pub use books::{Books, Counted, Lives};
+pub use feed::{Feed, Source};
 pub use ledger::Ledger;
 
 /// Process 0 of a history is whoever kills the server.
@@ -226,7 +228,8 @@ async fn ended(workers: &mut JoinSet<Result<(), Failure>>) -> Failure {
     }
 }
 
-fn outcome(worker: Result<Result<(), Failure>, tokio::task::JoinError>) -> Result<(), Failure> {
+/// What a worker ended with.
+pub fn outcome(worker: Result<Result<(), Failure>, tokio::task::JoinError>) -> Result<(), Failure> {
     worker.unwrap_or_else(|error| Err(Failure::run(format!("a worker panicked: {error}"))))
 }
 

@@ -8,6 +8,7 @@
 //! member's partitions to another one: its session, and two seconds.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,11 +21,12 @@ use millstream_client::{Client, LocalServer, StreamConfig};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::children::{Children, Killed, Told};
 use crate::cli;
 use crate::failure::Failure;
-use crate::group::{Data, Feed, Handovers, Members, Poll, Seen, Setup, seen};
+use crate::group::{Data, Handovers, Poll, Seen, seen};
 use crate::last_read;
-use crate::load::{Books, HARNESS, LAST_READER, Lives, PATIENCE, patiently};
+use crate::load::{Books, Feed, HARNESS, LAST_READER, Lives, PATIENCE, patiently};
 use crate::report::{Tally, grouped, others};
 use crate::run_dir::RunDir;
 use crate::scenarios::killer::Killer;
@@ -36,6 +38,8 @@ const GROUP: &str = "torture";
 /// Who sends, and who asks how far the group is.
 const PRODUCER: u32 = 1;
 const ASKER: u32 = 2;
+/// Events a second: the year of flights lasts for about a minute.
+const RATE: u64 = 5_000;
 const SESSION: Duration = Duration::from_secs(3);
 /// What a hand-over may take beyond the session.
 const SLACK: Duration = Duration::from_secs(2);
@@ -65,7 +69,7 @@ pub struct Report {
 
 /// What a run leaves beside its history.
 struct Done {
-    killed: Vec<(u32, u64)>,
+    killed: Vec<Killed>,
     polls: Vec<Poll>,
 }
 
@@ -74,16 +78,16 @@ struct Done {
 /// # Errors
 /// It could not begin; or the server, a member or the producer did what ends a run at once. What there is was kept then.
 pub async fn run(mut options: cli::Groups) -> Result<Report, Failure> {
-    options.settle_seed();
-    let program = Program::find(options.server.as_deref())?;
+    options.run.settle_seed();
+    let program = Program::find(options.run.server.as_deref())?;
     let data = Arc::new(match &options.data {
         Some(path) => Data::read(path)?,
         None => Data::made_up(),
     });
-    let mut dir = RunDir::make(options.keep_dir.as_deref())?;
+    let mut dir = RunDir::make(options.run.keep_dir.as_deref())?;
     let clock = Clock::start();
     let killer = Killer {
-        seeded: Seeded::new(options.seed()).fork(KILLER),
+        seeded: Seeded::new(options.run.seed()).fork(KILLER),
         recorder: Recorder::create(&dir.history(), HARNESS, clock)?,
         tally: Tally::default(),
         settings: SETTINGS,
@@ -99,8 +103,8 @@ pub async fn run(mut options: cli::Groups) -> Result<Report, Failure> {
     let of_rounds = (tally.cycles, options.seconds);
     let Done { killed, polls } = ended.map_err(|why| ended_early(why, &mut dir, of_rounds, &options.again()))?;
     let handovers = handovers(&dir, &killed, &polls)?;
-    let keep = if options.keep_dir.is_some() { Keep::Always } else { Keep::IfBad };
-    let processes = killed.iter().map(|(process, _)| *process).collect();
+    let keep = if options.run.keep_dir.is_some() { Keep::Always } else { Keep::IfBad };
+    let processes = killed.iter().map(|killed| killed.process).collect();
     let (verdict, kept) = judged(&mut dir, processes, keep).await?;
     let mut report = Report {
         seconds: options.seconds,
@@ -110,7 +114,7 @@ pub async fn run(mut options: cli::Groups) -> Result<Report, Failure> {
         members_killed: killed.len(),
         handovers,
         again: options.again(),
-        seed: options.seed(),
+        seed: options.run.seed(),
         kept,
     };
     if report.exit() != 0 && report.kept.is_none() {
@@ -120,7 +124,7 @@ pub async fn run(mut options: cli::Groups) -> Result<Report, Failure> {
     Ok(report)
 }
 
-fn handovers(dir: &RunDir, killed: &[(u32, u64)], polls: &[Poll]) -> Result<Handovers, Failure> {
+fn handovers(dir: &RunDir, killed: &[Killed], polls: &[Poll]) -> Result<Handovers, Failure> {
     let failed = |error: std::io::Error| Failure::run(format!("{}: {error}", dir.history().display()));
     let mut seen = Seen::default();
     for entry in std::fs::read_dir(dir.history()).map_err(failed)? {
@@ -149,8 +153,9 @@ impl Torture<'_> {
         let books = Arc::new(Books::new(self.killer.lives.clone()));
         let feed = Feed {
             client: client.clone(),
-            stream: STREAM.to_owned(),
-            data: Arc::clone(&self.data),
+            stream: (0, STREAM.to_owned()),
+            source: self.data.clone(),
+            rate: RATE,
             recorder: recorder(PRODUCER)?,
             books: Arc::clone(&books),
             stop: stopped.clone(),
@@ -159,17 +164,12 @@ impl Torture<'_> {
         let (asked_enough, enough) = watch::channel(false);
         let asker = Asker { client: connect(&address).await?, recorder: recorder(ASKER)?, enough, polls: Vec::new() };
         let asker = tokio::spawn(asker.run());
-        let mut members = Members::new(Setup {
-            server: address.clone(),
-            group: GROUP.to_owned(),
-            stream: STREAM.to_owned(),
-            session: SESSION,
-            history: self.killer.dir.history(),
-            log: self.killer.dir.path().join("members.log"),
-            clock: self.clock,
-            seed: self.options.seed(),
-            commit_first: self.options.commit_first,
-        });
+        let session_ms = SESSION.as_millis().to_string();
+        let mut args = vec!["--group", GROUP, "--stream", STREAM, "--session-ms", &session_ms];
+        args.extend(self.options.commit_first.then_some("--commit-first"));
+        let args = args.into_iter().map(OsString::from).collect();
+        let told = Told::all(&address, self.killer.dir.history(), self.clock, self.options.run.seed());
+        let mut members = Children::new("member", args, told, self.killer.dir.path().join("members.log"));
         for _ in 0..self.options.members {
             members.start()?;
         }
@@ -191,11 +191,11 @@ impl Torture<'_> {
         &mut self,
         mut server: ServerProcess,
         address: &LocalServer,
-        members: &mut Members,
+        members: &mut Children,
         feed: &mut tokio::task::JoinHandle<Result<(), Failure>>,
     ) -> Result<ServerProcess, Failure> {
         let rounds = self.options.seconds;
-        let mut choices = Seeded::new(self.options.seed()).fork(CHOICES);
+        let mut choices = Seeded::new(self.options.run.seed()).fork(CHOICES);
         let third = u64::from(rounds / 3).max(1);
         let server_dies = [choices.of(1..=third), third + choices.of(1..=third)];
         let mut tick = tokio::time::interval(ROUND);
@@ -219,7 +219,7 @@ impl Torture<'_> {
     }
 
     /// Nobody dies any more: the group works off what is left.
-    async fn quiet(&self, client: &Client, address: &LocalServer, members: &mut Members) -> Result<(), Failure> {
+    async fn quiet(&self, client: &Client, address: &LocalServer, members: &mut Children) -> Result<(), Failure> {
         let ends = last_read::ends(address, &[STREAM.to_owned()]).await?;
         let since = Instant::now();
         loop {

@@ -38,12 +38,12 @@ const KILLER: u64 = 1 << 32;
 /// # Errors
 /// It could not begin; or the server or a client did what ends a run at once. What there is was kept then.
 pub async fn run(mut options: cli::Kill) -> Result<Report, Failure> {
-    options.settle_seed();
-    let program = Program::find(options.server.as_deref())?;
-    let mut dir = RunDir::make(options.keep_dir.as_deref())?;
+    options.run.settle_seed();
+    let program = Program::find(options.run.server.as_deref())?;
+    let mut dir = RunDir::make(options.run.keep_dir.as_deref())?;
     let clock = Clock::start();
     let killer = Killer {
-        seeded: Seeded::new(options.seed()).fork(KILLER),
+        seeded: Seeded::new(options.run.seed()).fork(KILLER),
         recorder: Recorder::create(&dir.history(), HARNESS, clock)?,
         tally: Tally::default(),
         settings: &[],
@@ -56,9 +56,9 @@ pub async fn run(mut options: cli::Kill) -> Result<Report, Failure> {
     let Killer { tally, recorder, .. } = torture.killer;
     let ended = ended.and(recorder.finish().map(drop).map_err(Failure::from));
     ended.map_err(|why| ended_early(why, &mut dir, (tally.cycles, options.cycles), &options.again()))?;
-    let keep = if options.keep_dir.is_some() { Keep::Always } else { Keep::IfBad };
+    let keep = if options.run.keep_dir.is_some() { Keep::Always } else { Keep::IfBad };
     let (verdict, kept) = judged(&mut dir, Vec::new(), keep).await?;
-    Ok(Report { tally, verdict, again: options.again(), seed: options.seed(), kept })
+    Ok(Report { tally, verdict, again: options.again(), seed: options.run.seed(), kept })
 }
 
 struct Torture<'a> {
@@ -78,7 +78,7 @@ impl Torture<'_> {
             streams: streams.clone(),
             history: self.killer.dir.history(),
             clock: self.clock,
-            seeded: Seeded::new(self.options.seed()),
+            seeded: Seeded::new(self.options.run.seed()),
             mix: Mix::Any,
             lives: self.killer.lives.clone(),
         };

@@ -5,10 +5,12 @@ mod killer;
 pub mod groups;
 pub mod kill;
 pub mod producers;
+pub mod queues;
 pub mod sim;
 
 use std::path::PathBuf;
 
+use millstream_check::log::Rules;
 use millstream_check::verdict::Verdict;
 
 use crate::failure::Failure;
@@ -25,8 +27,18 @@ enum Keep {
 /// A run's verdict, and where everything of it is, if it is kept. Prints what was found. `killed`: processes whose files may
 /// end in the middle of a line.
 async fn judged(dir: &mut RunDir, killed: Vec<u32>, keep: Keep) -> Result<(Verdict, Option<PathBuf>), Failure> {
+    judged_by(dir, killed, keep, Rules::default()).await
+}
+
+/// The same, by other rules.
+async fn judged_by(
+    dir: &mut RunDir,
+    killed: Vec<u32>,
+    keep: Keep,
+    rules: Rules,
+) -> Result<(Verdict, Option<PathBuf>), Failure> {
     let history = dir.history();
-    let judged = tokio::task::spawn_blocking(move || judge(&history, &killed)).await;
+    let judged = tokio::task::spawn_blocking(move || judge(&history, &killed, rules)).await;
     let verdict = judged.map_err(|error| Failure::run(format!("the judge panicked: {error}")))??;
     let kept = (!verdict.is_good() || keep == Keep::Always).then(|| dir.path().to_owned());
     if kept.is_some() {

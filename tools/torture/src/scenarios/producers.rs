@@ -64,12 +64,12 @@ pub struct Report {
 /// # Errors
 /// It could not begin; or the server or a client did what ends a run at once. What there is was kept then.
 pub async fn run(mut options: cli::Producers) -> Result<Report, Failure> {
-    options.settle_seed();
-    let program = Program::find(options.server.as_deref())?;
-    let mut dir = RunDir::make(options.keep_dir.as_deref())?;
+    options.run.settle_seed();
+    let program = Program::find(options.run.server.as_deref())?;
+    let mut dir = RunDir::make(options.run.keep_dir.as_deref())?;
     let clock = Clock::start();
     let killer = Killer {
-        seeded: Seeded::new(options.seed()).fork(KILLER),
+        seeded: Seeded::new(options.run.seed()).fork(KILLER),
         recorder: Recorder::create(&dir.history(), HARNESS, clock)?,
         tally: Tally::default(),
         settings: SETTINGS,
@@ -84,9 +84,9 @@ pub async fn run(mut options: cli::Producers) -> Result<Report, Failure> {
     let ended = ended.and_then(|done| written.map(|_| done).map_err(Failure::from));
     let of_cycles = (tally.cycles, options.cycles);
     let (counted, damage) = ended.map_err(|why| ended_early(why, &mut dir, of_cycles, &options.again()))?;
-    let keep = if options.keep_dir.is_some() { Keep::Always } else { Keep::IfBad };
+    let keep = if options.run.keep_dir.is_some() { Keep::Always } else { Keep::IfBad };
     let (verdict, kept) = judged(&mut dir, Vec::new(), keep).await?;
-    Ok(Report { tally, counted, damage, verdict, again: options.again(), seed: options.seed(), kept })
+    Ok(Report { tally, counted, damage, verdict, again: options.again(), seed: options.run.seed(), kept })
 }
 
 struct Torture<'a> {
@@ -97,7 +97,7 @@ struct Torture<'a> {
 
 impl Torture<'_> {
     async fn run(&mut self) -> Result<(Counted, Damage), Failure> {
-        let seeded = Seeded::new(self.options.seed());
+        let seeded = Seeded::new(self.options.run.seed());
         let mut server = self.killer.start("127.0.0.1:0").await?;
         let direct = server.address()?;
         let streams = vec!["torture".to_owned()];

@@ -1,4 +1,4 @@
-//! What is sent to a group: the lines of a file of real events, or made-up ones, at a steady rate, each with its number.
+//! What is sent to a group: the lines of a file of real events, or made-up ones, each with its number.
 //!
 //! A line is no payload of ours, so its number goes into a header with a checksum over both:
 //! ```text
@@ -8,26 +8,17 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use millstream_check::history::Recorder;
 use millstream_check::value::ValueId;
-use millstream_client::{Client, Header, Record};
-use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior};
+use millstream_client::{Header, Record};
 
 use crate::failure::Failure;
-use crate::load::{Books, Ledger, PATIENCE, patiently};
+use crate::load::Source;
 
 const HEADER: &str = "torture";
 /// The producer's number, which is its process's too.
 pub const NUMBER: u32 = 1;
-/// Events a second: the year of flights lasts for about a minute.
-const RATE: u64 = 5_000;
-const TICK: Duration = Duration::from_millis(10);
-const WINDOW: usize = 50_000;
 /// Of made-up events: as many aircraft as there are in the real ones.
 const MADE_UP: u64 = 50_000;
 const KEYS: u64 = 4_000;
@@ -70,8 +61,14 @@ impl Data {
         };
         Self { lines: (0..MADE_UP).map(line).collect() }
     }
+}
 
-    /// The record of a number; the lines begin anew where there are no more.
+impl Source for Data {
+    fn producer(&self) -> u32 {
+        NUMBER
+    }
+
+    /// The lines begin anew where there are no more.
     fn record(&self, number: u64) -> (ValueId, Record) {
         let (key, line) = &self.lines[(number % self.lines.len() as u64) as usize];
         let value = ValueId::new(NUMBER, number);
@@ -95,45 +92,6 @@ pub fn seen(record: &Record) -> Option<ValueId> {
     let (marked, line) = (header.value.as_deref()?, record.value.as_deref()?);
     let value = ValueId(u64::from_le_bytes(*marked.first_chunk()?));
     (mark(value, line) == marked).then_some(value)
-}
-
-/// Sends events until it is stopped.
-pub struct Feed {
-    pub client: Client,
-    pub stream: String,
-    pub data: Arc<Data>,
-    pub recorder: Recorder,
-    pub books: Arc<Books>,
-    pub stop: watch::Receiver<bool>,
-}
-
-impl Feed {
-    pub async fn run(self) -> Result<(), Failure> {
-        let attempt = || self.client.producer(&self.stream).delivery_timeout(2 * PATIENCE).build();
-        let producer = patiently("a producer cannot be built", attempt).await?;
-        let mut ledger = Ledger::new(self.recorder, 0, Arc::clone(&self.books));
-        ledger.stands_once(NUMBER);
-        let (began, mut sent) = (Instant::now(), 0);
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while !*self.stop.borrow() {
-            tick.tick().await;
-            let due = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_mul(RATE) / 1_000;
-            // What could not be sent while the server was away comes in pieces.
-            let end = due.min(sent + RATE / 10);
-            let sending = ledger.send(&producer, (sent..end).map(|number| self.data.record(number))).await;
-            sending.map_err(|error| Failure::run(format!("the producer cannot go on after #{sent}: {error}")))?;
-            sent = end;
-            ledger.settle(WINDOW).await;
-            ledger.write(producer.stats().batches_resent)?;
-        }
-        let flushed = producer.flush().await;
-        flushed.map_err(|error| Failure::run(format!("not all that was sent was acknowledged: {error}")))?;
-        ledger.settle(0).await;
-        ledger.write(producer.stats().batches_resent)?;
-        ledger.recorder.finish()?;
-        Ok(())
-    }
 }
 
 #[cfg(test)]
