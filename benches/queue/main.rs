@@ -25,7 +25,7 @@ fn memory() -> u64 {
 
 fn new(ordering: Ordering) -> PartitionQueue {
     let settings = Settings { ordering, ..Settings::default() };
-    PartitionQueue::recover(Ledger::starting(1, 0), settings, 1, now())
+    PartitionQueue::recover(Ledger::starting(1, 0), settings, 1, 0, now())
 }
 
 /// What the shell does after each step: events as bytes, and durable.
@@ -104,7 +104,7 @@ fn hole(count: u64, step: u64) {
     let snapshot = queue.ledger().encode_snapshot();
     let since = Instant::now();
     let ledger = Ledger::decode_snapshot(&snapshot).expect("whole");
-    let recovered = PartitionQueue::recover(ledger, *queue.settings(), 2, now());
+    let recovered = PartitionQueue::recover(ledger, *queue.settings(), 2, u64::MAX, now());
     let took = since.elapsed();
     assert_eq!(recovered.ledger().floor(), 0);
     let unsettled = if step == 1 { 1 } else { count * (step - 1) };

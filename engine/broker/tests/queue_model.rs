@@ -5,6 +5,7 @@
 //! `MILLSTREAM_HISTORIES` sets how many histories are run for each ordering.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use millstream_broker::queue::{
     Adopted, Adoption, Backoff, Delivery, Dying, Ledger, Now, Ordering, PartitionQueue, Pass, Receipt, Refusal,
@@ -184,6 +185,8 @@ struct Run {
     /// Of `flushed`, those that are durable.
     durable: usize,
     durable_fence: u64,
+    /// Deliveries that the last crash has made the queue forget, whose receivers have them still.
+    untold: Range<u64>,
     fence_at: Vec<u64>,
     snapshot: (usize, Vec<u8>),
     receipts: Vec<Receipt>,
@@ -206,7 +209,7 @@ impl Run {
         Self {
             settings,
             queue_delay,
-            machine: PartitionQueue::recover(ledger, settings, 1, now),
+            machine: PartitionQueue::recover(ledger, settings, 1, 0, now),
             world: World { messages: Vec::new(), epoch: 1, used: BTreeSet::new() },
             now: 0,
             starts: 1,
@@ -214,6 +217,7 @@ impl Run {
             flushed: Vec::new(),
             durable: 0,
             durable_fence: 0,
+            untold: 0..0,
             fence_at: Vec::new(),
             snapshot,
             receipts: Vec::new(),
@@ -490,6 +494,8 @@ impl Run {
             self.receipts.push(delivery.receipt);
         }
         if deliveries.len() < max {
+            // It ran dry: what was new had gone otherwise.
+            self.olds_in_a_row = 0;
             let left: Vec<u64> = (0..self.world.messages.len() as u64)
                 .filter(|offset| self.may_go(*offset))
                 .filter(|offset| {
@@ -543,31 +549,30 @@ impl Run {
     fn ack(&mut self, receipt: Receipt) {
         let now = self.at();
         let message = self.world.messages[receipt.offset as usize].clone();
+        let is_untold = self.untold.contains(&receipt.fence) && message.fence < self.untold.start;
         let is_current = match message.state {
             State::Leased { fence, .. } => fence == receipt.fence,
-            State::Waiting { .. } => message.fence == receipt.fence && !message.is_void,
+            State::Waiting { .. } if message.fence == receipt.fence => !message.is_void,
+            State::Waiting { .. } | State::Unseen => is_untold && message.redriven == receipt.redriven,
             _ => false,
         };
-        let is_current = is_current && receipt.epoch == self.world.epoch;
-        let is_known = receipt.offset < self.scanned();
+        // Read again after a restart, and not reached yet: order cannot be judged.
+        let must_look = self.machine.must_look_up_to(receipt.offset);
+        let is_current = is_current && receipt.epoch == self.world.epoch && !must_look;
         let answer = self.machine.ack(receipt, now);
-        if is_current && self.is_fifo() && !is_known {
-            // Read again after a restart, and not reached yet: order cannot be judged, so it is only taken if it may be.
-            if answer.is_ok() {
-                self.message(receipt.offset).state = State::Acked;
-            }
-            return;
-        }
         let first = self.out(receipt.offset).first().or(self.group(message.group).first()).copied();
         let is_first = !self.is_fifo() || first == Some(receipt.offset);
         match answer {
             Ok(()) if message.state == State::Acked => assert_eq!(message.fence, receipt.fence, "{receipt:?}"),
             Ok(()) => {
                 assert!(is_current && is_first, "{receipt:?} was taken: {message:?}");
-                self.message(receipt.offset).state = State::Acked;
+                let message = self.message(receipt.offset);
+                (message.state, message.fence) = (State::Acked, receipt.fence);
             }
             Err(Refusal::OutOfGroupOrder) => assert!(is_current && !is_first, "{receipt:?}: {message:?}"),
             Err(Refusal::AlreadySettled) => assert!(message.is_settled(), "{receipt:?}: {message:?}"),
+            // Of a message that was never delivered, as far as it knows, a FIFO queue may not know the group.
+            Err(Refusal::ReceiptExpired) if is_untold && self.is_fifo() && message.fence == 0 => {}
             Err(Refusal::ReceiptExpired) => assert!(!is_current, "{receipt:?} was refused: {message:?}"),
             Err(other) => panic!("{other:?}"),
         }
@@ -736,7 +741,11 @@ impl Run {
         }
         self.starts += 1;
         let now = self.at();
-        self.machine = PartitionQueue::recover(ledger, self.settings, self.starts, now);
+        let end = self.world.messages.len() as u64;
+        self.machine = PartitionQueue::recover(ledger, self.settings, self.starts, end, now);
+        let told = kept.checked_sub(1).map_or(0, |last| self.fence_at[last]);
+        let last_life = u64::from(self.starts - 1) << 40;
+        self.untold = last_life.max(told) + 1..(last_life + (1 << 40));
         self.flushed.truncate(kept);
         self.fence_at.truncate(kept);
         // What this process starts from is on the disk.

@@ -286,7 +286,7 @@ async fn a_restart_of_the_server_loses_nothing_and_repeats_only_what_was_out() {
     let server = soon(Server::start(again)).await.expect("it starts again");
     let mut acked = 20;
     match soon(late).await {
-        Ok(()) => acked += 1,
+        Ok(_) => acked += 1,
         Err(error) => assert_eq!(error.code(), Code::ReceiptExpired),
     }
     let mut seen = BTreeSet::new();

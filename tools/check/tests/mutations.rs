@@ -4,7 +4,8 @@ mod support;
 
 use std::collections::{HashMap, HashSet};
 
-use millstream_check::history::{CommitOutcome, Event, InGroup, OfGroup, Place, What};
+use millstream_check::history::queue::{Answer, DeadLetter, Delivery as QueueDelivery, Receipt as QueueReceipt, Verb};
+use millstream_check::history::{CommitOutcome, Event, InGroup, InQueue, OfGroup, OfQueue, Place, What};
 use millstream_check::log::{LogHistory, Rules};
 use millstream_check::seeded::Seeded;
 use millstream_check::value::ValueId;
@@ -33,6 +34,12 @@ proptest! {
     #[test]
     fn a_legal_run_of_a_group_is_good((seed, steps) in runs()) {
         let verdict = judge(&support::group::run(seed, steps));
+        prop_assert!(verdict.is_good(), "{verdict}\n{:#?}", verdict.violations());
+    }
+
+    #[test]
+    fn a_legal_run_of_a_queue_is_good((seed, steps) in runs()) {
+        let verdict = judge(&support::queue::run(seed, steps));
         prop_assert!(verdict.is_good(), "{verdict}\n{:#?}", verdict.violations());
     }
 
@@ -315,6 +322,222 @@ fn a_spoilt_run_of_a_group_is_noticed_in_99_of_100_cases() {
             let (seed, steps) = runs().new_tree(&mut runner).expect("runs can be made").current();
             let mut events = support::group::run(seed, steps);
             if spoil_group(&mut events, mutation, &mut Seeded::new(seed)).is_some() {
+                spoilt += 1;
+                if judge(&events).is_good() {
+                    missed.push((seed, steps));
+                }
+            }
+        }
+        assert!(missed.len() * 100 <= spoilt, "{mutation:?}: {} of {spoilt} were missed: {missed:?}", missed.len());
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum QueueMutation {
+    /// The ack of a message was never said: it is lost.
+    Unsaid,
+    /// A message comes again after its ack.
+    Ghost,
+    /// Another receiver gets a message that somebody has.
+    DoubleLease,
+    /// A receipt that was refused is taken.
+    StaleReceipt,
+    /// A delivery has a higher number than it should.
+    Count,
+    /// A dead letter is not there.
+    NoLetter,
+    /// A dead letter stands twice.
+    TwoLetters,
+    /// A message is sent when its delivery had come already: it was not to come so early.
+    Early,
+    /// The floor is above a message before that is settled.
+    Floor,
+}
+
+const QUEUE_MUTATIONS: [QueueMutation; 9] = [
+    QueueMutation::Unsaid,
+    QueueMutation::Ghost,
+    QueueMutation::DoubleLease,
+    QueueMutation::StaleReceipt,
+    QueueMutation::Count,
+    QueueMutation::NoLetter,
+    QueueMutation::TwoLetters,
+    QueueMutation::Early,
+    QueueMutation::Floor,
+];
+
+/// Spoils one thing that was observed of a queue; `None` if there is nothing of the kind.
+fn spoil_queue(events: &mut Vec<Event>, mutation: QueueMutation, seeded: &mut Seeded) -> Option<()> {
+    match mutation {
+        QueueMutation::Unsaid => {
+            let acked = acks(events).into_iter().map(|(_, receipt)| receipt.offset);
+            let offset = chosen(seeded, acked)?;
+            events.retain(|event| match in_queue_ref(event) {
+                Some(InQueue::Settle { of, .. } | InQueue::Settled { of, .. }) => of[0].offset != offset,
+                _ => true,
+            });
+        }
+        QueueMutation::Ghost => {
+            let (index, receipt) = chosen(seeded, acks(events).into_iter())?;
+            let receives = receives_of(events, receipt.fence)?;
+            let at_ns = events[index].at_ns + 1;
+            deliver_once_more(events, at_ns, receipt.offset, receives + 1);
+        }
+        QueueMutation::DoubleLease => {
+            let held = events.iter().filter_map(|event| match in_queue_ref(event)? {
+                InQueue::Received { deliveries, .. } => Some((event.at_ns, *deliveries.first()?)),
+                _ => None,
+            });
+            let held: Vec<_> = held.collect();
+            let said = |fence: u64| {
+                let mut of = events.iter().filter(|event| match in_queue_ref(event) {
+                    Some(InQueue::Settle { of, .. }) => of[0].fence == fence,
+                    _ => false,
+                });
+                of.next().map_or(u64::MAX, |event| event.at_ns)
+            };
+            // It has it for long enough that nobody else can have it meanwhile.
+            let kept = held.iter().filter(|(at_ns, delivery)| said(delivery.fence) > at_ns + 100_000_000);
+            let (at_ns, delivery) = *chosen(seeded, kept)?;
+            deliver_once_more(events, at_ns + 50_000_000, delivery.offset, delivery.receives + 1);
+        }
+        QueueMutation::StaleReceipt => {
+            let answers = events.iter_mut().filter_map(|event| match in_queue(event)? {
+                // What else comes a little after the deadline may have come in time.
+                InQueue::Settled { verb: Verb::Ack, answer, .. } if matches!(answer, Answer::Refused { .. }) => {
+                    Some(answer)
+                }
+                _ => None,
+            });
+            *chosen(seeded, answers)? = Answer::Ok;
+        }
+        QueueMutation::Count => {
+            let deliveries = events.iter_mut().filter_map(|event| match in_queue(event)? {
+                InQueue::Received { deliveries, .. } => deliveries.first_mut(),
+                _ => None,
+            });
+            chosen(seeded, deliveries)?.receives += 1;
+        }
+        QueueMutation::NoLetter => {
+            let records = letters(events)?;
+            (!records.is_empty()).then(|| records.remove(seeded.index(records.len())))?;
+        }
+        QueueMutation::TwoLetters => {
+            let records = letters(events)?;
+            let again = chosen(seeded, records.clone().into_iter())?;
+            let offset = records.len() as u64;
+            records.push(DeadLetter { offset, ..again });
+        }
+        QueueMutation::Early => {
+            let delayed: HashSet<ValueId> = events
+                .iter()
+                .filter_map(|event| match &event.what {
+                    What::Delayed { values, .. } => Some(values[0]),
+                    _ => None,
+                })
+                .collect();
+            let sent: HashMap<ValueId, u64> = events
+                .iter()
+                .filter_map(|event| match &event.what {
+                    What::Invoke { values, .. } if delayed.contains(&values[0]) => Some((values[0], event.at_ns)),
+                    _ => None,
+                })
+                .collect();
+            let firsts = events.iter_mut().filter_map(|event| {
+                let first = match in_queue(event)? {
+                    InQueue::Received { deliveries, .. } if deliveries.len() == 1 => deliveries[0],
+                    _ => None?,
+                };
+                let sent_ns = sent.get(&first.value?)?;
+                (first.receives == 1).then_some((event, *sent_ns))
+            });
+            let (event, sent_ns) = chosen(seeded, firsts)?;
+            event.at_ns = sent_ns + 100_000_000;
+            if let Some(InQueue::Received { invoked_ns, .. }) = in_queue(event) {
+                *invoked_ns = sent_ns + 1;
+            }
+        }
+        QueueMutation::Floor => {
+            let (_, receipt) = chosen(seeded, acks(events).into_iter())?;
+            let first = events.iter().position(|event| match in_queue_ref(event) {
+                Some(InQueue::Received { deliveries, .. }) => deliveries.iter().any(|d| d.offset == receipt.offset),
+                _ => false,
+            })?;
+            // Before anybody has it.
+            let at_ns = events[first].at_ns - 1;
+            let floor = InQueue::Floor { at: QUEUES_PLACE, floor: receipt.offset + 1, invoked_ns: at_ns - 1 };
+            events.push(of_queue(at_ns, floor));
+        }
+    }
+    Some(())
+}
+
+const QUEUES_PLACE: Place = Place { stream: 0, partition: 0 };
+
+fn of_queue(at_ns: u64, what: InQueue) -> Event {
+    Event { at_ns, process: 77, what: What::Queue(OfQueue { queue: 0, receiver: 777, what }) }
+}
+
+fn in_queue(event: &mut Event) -> Option<&mut InQueue> {
+    match &mut event.what {
+        What::Queue(of) => Some(&mut of.what),
+        _ => None,
+    }
+}
+
+fn in_queue_ref(event: &Event) -> Option<&InQueue> {
+    match &event.what {
+        What::Queue(of) => Some(&of.what),
+        _ => None,
+    }
+}
+
+/// Acks that were taken: where, and of what.
+fn acks(events: &[Event]) -> Vec<(usize, QueueReceipt)> {
+    let ack = |(index, event)| match in_queue_ref(event)? {
+        InQueue::Settled { verb: Verb::Ack, of, answer: Answer::Ok, .. } => Some((index, of[0])),
+        _ => None,
+    };
+    events.iter().enumerate().filter_map(ack).collect()
+}
+
+fn receives_of(events: &[Event], fence: u64) -> Option<u32> {
+    events.iter().find_map(|event| match in_queue_ref(event)? {
+        InQueue::Received { deliveries, .. } => {
+            deliveries.iter().find(|delivery| delivery.fence == fence).map(|delivery| delivery.receives)
+        }
+        _ => None,
+    })
+}
+
+/// With a number that comes behind all others.
+fn deliver_once_more(events: &mut Vec<Event>, at_ns: u64, offset: u64, receives: u32) {
+    let like = |event: &Event| match in_queue_ref(event)? {
+        InQueue::Received { deliveries, .. } => deliveries.iter().find(|delivery| delivery.offset == offset).copied(),
+        _ => None,
+    };
+    let delivery = events.iter().find_map(like).expect("it was delivered before");
+    let deliveries = vec![QueueDelivery { receives, fence: 1 << 40, ..delivery }];
+    let received = InQueue::Received { stream: 0, invoked_ns: at_ns - 1, visibility_ms: None, deliveries };
+    events.push(of_queue(at_ns, received));
+}
+
+fn letters(events: &mut [Event]) -> Option<&mut Vec<DeadLetter>> {
+    events.iter_mut().find_map(|event| match in_queue(event)? {
+        InQueue::DeadLetters { records } => Some(records),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_spoilt_run_of_a_queue_is_noticed_in_99_of_100_cases() {
+    let mut runner = TestRunner::deterministic();
+    for mutation in QUEUE_MUTATIONS {
+        let (mut spoilt, mut missed) = (0, Vec::new());
+        while spoilt < 300 {
+            let (seed, steps) = runs().new_tree(&mut runner).expect("runs can be made").current();
+            let mut events = support::queue::run(seed, steps);
+            if spoil_queue(&mut events, mutation, &mut Seeded::new(seed)).is_some() {
                 spoilt += 1;
                 if judge(&events).is_good() {
                     missed.push((seed, steps));

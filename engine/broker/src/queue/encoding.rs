@@ -1,7 +1,5 @@
 //! A ledger's passes and snapshots as bytes: rkyv archives under a version byte.
 
-use std::collections::BTreeMap;
-
 use millstream_log::Machine;
 use rkyv::{Archive, Deserialize, Serialize, rancor};
 
@@ -27,6 +25,13 @@ struct MarkImage {
 }
 
 #[derive(Archive, Serialize, Deserialize)]
+struct DyingImage {
+    dying: Dying,
+    /// Whether its message is settled by its arrival: not if it was settled otherwise meanwhile, or has come back since.
+    is_open: bool,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
 struct Image {
     epoch: u32,
     judged: u64,
@@ -37,7 +42,7 @@ struct Image {
     marks: Vec<MarkImage>,
     delayed: Vec<(u64, u64)>,
     firsts: Vec<FirstImage>,
-    dying: Vec<Dying>,
+    dying: Vec<DyingImage>,
     adopted: Vec<(u64, Adopted)>,
     /// Sets of offsets as [`Settled::encode`] has them.
     letters: Vec<(u64, Vec<u8>)>,
@@ -71,6 +76,10 @@ impl Machine for Ledger {
             len: first.len,
             left: first.left,
         };
+        let dying = |(way, dying): (&(u32, u64), &Dying)| DyingImage {
+            dying: dying.clone(),
+            is_open: self.dying_at.get(&dying.offset) == Some(way),
+        };
         let image = Image {
             epoch: self.epoch,
             judged: self.judged,
@@ -80,7 +89,7 @@ impl Machine for Ledger {
             marks: self.marks.iter().map(|(offset, mark)| MarkImage { offset: *offset, mark: *mark }).collect(),
             delayed: self.delayed.iter().map(|(offset, due_ms)| (*offset, *due_ms)).collect(),
             firsts: self.firsts.iter().map(first).collect(),
-            dying: self.dying.values().cloned().collect(),
+            dying: self.dying.iter().map(dying).collect(),
             adopted: self.adopted.iter().map(|(offset, adopted)| (*offset, *adopted)).collect(),
             letters: self.letters.iter().map(|(incarnation, letters)| (*incarnation, encode_set(letters))).collect(),
             sequences: self.sequences.iter().map(|(target, next)| (*target, *next)).collect(),
@@ -98,7 +107,9 @@ impl Machine for Ledger {
             (base, First { fence, at_ms, len, left })
         };
         let letters = image.letters.iter().map(|(incarnation, bytes)| Ok((*incarnation, decode_set(bytes)?)));
-        let mut ledger = Self {
+        let way = |dying: &Dying| (dying.target, dying.sequence);
+        let open = image.dying.iter().filter(|image| image.is_open).map(|image| &image.dying);
+        Ok(Self {
             epoch: image.epoch,
             judged: image.judged,
             fence: image.fence,
@@ -106,15 +117,13 @@ impl Machine for Ledger {
             marks: image.marks.into_iter().map(|image| (image.offset, image.mark)).collect(),
             delayed: image.delayed.into_iter().collect(),
             firsts: image.firsts.into_iter().map(first).collect(),
-            dying: image.dying.into_iter().map(|dying| ((dying.target, dying.sequence), dying)).collect(),
-            dying_at: BTreeMap::new(),
+            dying_at: open.map(|dying| (dying.offset, way(dying))).collect(),
+            dying: image.dying.into_iter().map(|image| (way(&image.dying), image.dying)).collect(),
             adopted: image.adopted.into_iter().collect(),
             letters: letters.collect::<Result<_, String>>()?,
             sequences: image.sequences.into_iter().collect(),
             tally: Tally { acked, filtered, dead, expired, expired_by_retention, removed, lost, purged },
-        };
-        ledger.index_dying();
-        Ok(ledger)
+        })
     }
 }
 

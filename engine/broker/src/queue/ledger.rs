@@ -115,7 +115,7 @@ pub struct Ledger {
     pub(super) firsts: BTreeMap<u64, First>,
     /// By partition of the dead-letter stream, and sequence there.
     pub(super) dying: BTreeMap<(u32, u64), Dying>,
-    /// Those of them that are unsettled messages of this queue epoch, by offset.
+    /// Those of them whose messages are settled by their arrival, by offset: unsettled ones of this queue epoch.
     pub(super) dying_at: BTreeMap<u64, (u32, u64)>,
     pub(super) adopted: BTreeMap<u64, Adopted>,
     /// Letters that have brought their message back, by the dead-letter partition's incarnation: kept for ever, over purges
@@ -366,13 +366,6 @@ impl Ledger {
     /// Whether an unsettled message is on its way to the dead letters.
     pub(super) fn is_dying(&self, offset: u64) -> bool {
         self.dying_at.contains_key(&offset)
-    }
-
-    /// Finds again which of the dying are unsettled messages of this epoch.
-    pub(super) fn index_dying(&mut self) {
-        let current =
-            self.dying.iter().filter(|(_, dying)| dying.epoch == self.epoch && !self.is_settled(dying.offset));
-        self.dying_at = current.map(|(way, dying)| (dying.offset, *way)).collect();
     }
 
     /// The unsettled messages from `from` on and below `judged`, in order.

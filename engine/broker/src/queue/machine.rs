@@ -4,7 +4,8 @@
 //! [`flush`](PartitionQueue::flush), one pass for all that was decided since the last. What leaves the process on the
 //! strength of an event (the answer to an ack) waits until its pass is durable. A delivery does not wait: its event is
 //! handed over before it is sent, and the *next* delivery of that message waits until it is durable, so a receive count
-//! never falls below one that a receiver saw twice.
+//! never falls below one that a receiver saw twice. After a crash a receiver may have one delivery that no event tells of:
+//! its ack is as good as any other.
 //!
 //! The other half dies with the process: leases, and who waits for what. Recovery is [`PartitionQueue::recover`]: a ledger
 //! in, and every message that was out is available again, its attempt counted.
@@ -151,6 +152,10 @@ pub struct PartitionQueue {
     next_fence: u64,
     durable_fence: u64,
 
+    /// Deliveries of the life before this start that no event tells of: their receivers may have them still. An older one
+    /// may have been followed by one that no event tells of either. They are of messages below `untold_below`.
+    untold: Range<u64>,
+    untold_below: u64,
     /// Records below it were looked at by this process.
     scanned: u64,
     /// Adopted messages below it are in their groups, FIFO only: they take their places where the log is read past them.
@@ -175,21 +180,24 @@ pub struct PartitionQueue {
 }
 
 impl PartitionQueue {
-    /// Goes on where a ledger stands. `epoch` is the partition's, above that of every fence in it.
-    pub fn recover(ledger: Ledger, settings: Settings, epoch: u32, now: Now) -> Self {
-        let first_fence = (u64::from(epoch) << FENCE_COUNTER_BITS) + 1;
-        Self::from(ledger, settings, first_fence, 0, now)
+    /// Goes on where a ledger stands. `epoch` is the partition's, above that of every fence in it; `end` is where its log ends.
+    pub fn recover(ledger: Ledger, settings: Settings, epoch: u32, end: u64, now: Now) -> Self {
+        let first_of = |epoch: u32| (u64::from(epoch) << FENCE_COUNTER_BITS) + 1;
+        let last_life = first_of(epoch.saturating_sub(1));
+        Self { untold_below: end, ..Self::from(ledger, settings, last_life, first_of(epoch), 0, now) }
     }
 
     /// Goes on where the log stands, after events that were not stored: all leases end, fences and flushes count on.
     pub fn restart(&mut self, ledger: Ledger, now: Now) {
         self.leases.clear();
         let ended = self.leases.take_ended();
-        *self = Self::from(ledger, self.settings, self.next_fence, self.flushes, now);
+        let this_life = self.next_fence >> FENCE_COUNTER_BITS << FENCE_COUNTER_BITS;
+        *self = Self::from(ledger, self.settings, this_life, self.next_fence, self.flushes, now);
         self.leases.note_ended(ended);
     }
 
-    fn from(ledger: Ledger, settings: Settings, first_fence: u64, flushes: u64, now: Now) -> Self {
+    /// `last_life`: the first fence of whoever gave out fences before.
+    fn from(ledger: Ledger, settings: Settings, last_life: u64, first_fence: u64, flushes: u64, now: Now) -> Self {
         let next_fence = first_fence.max(ledger.fence + 1);
         let mut machine = Self {
             settings,
@@ -198,6 +206,8 @@ impl PartitionQueue {
             flushes,
             next_fence,
             durable_fence: next_fence - 1,
+            untold: last_life.max(ledger.fence + 1)..next_fence,
+            untold_below: u64::MAX,
             scanned: ledger.judged,
             filed_below: 0,
             fresh: Fresh::default(),

@@ -79,7 +79,7 @@ impl Part {
     ) -> Result<Self, LogError> {
         let (events, ledger) = log.open_queue::<Ledger>(partition, queue.id())?;
         let letters = Letters::new(queue.id(), partition.id().0, dead, &ledger);
-        let machine = PartitionQueue::recover(ledger, settings, events.epoch().0, now);
+        let machine = PartitionQueue::recover(ledger, settings, events.epoch().0, partition.high_watermark().0, now);
         let (queue_id, index) = (queue.id(), partition.id().0);
         let is_told = AtomicBool::new(false);
         let changed = Arc::new(Changed { queue: queue_id, index, is_told, commands: commands.clone() });
@@ -163,6 +163,11 @@ impl Part {
                 false
             }
         }
+    }
+
+    /// Looks at the log up to a message, where its ack could not be judged else.
+    pub fn look_up_to(&mut self, offset: u64, queue: &QueueEntry, rules: &Rules, now: Now) {
+        while self.machine.must_look_up_to(offset) && self.works(now) && self.judge_next(queue, rules, now) {}
     }
 
     pub fn rest(&mut self, now: Now) {

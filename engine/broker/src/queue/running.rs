@@ -230,12 +230,17 @@ impl Queue {
         let mut touched: Vec<(usize, Vec<usize>)> = Vec::new();
         for verb in verbs {
             let index = verb.partition as usize;
-            let result = match self.part(verb.partition) {
+            let result = match self.parts.get_mut(index).and_then(Option::as_mut) {
                 _ if verb.queue != id => VerbResult::Foreign,
                 None => VerbResult::Refused(Refusal::ReceiptExpired),
                 Some(part) => match part.trouble() {
                     Some(error) => VerbResult::Failed(error.clone()),
-                    None => act(part, verb.receipt, &verb.act, now),
+                    None => {
+                        if matches!(verb.act, Act::Ack) {
+                            part.look_up_to(verb.receipt.offset, &self.entry, &self.rules, now);
+                        }
+                        act(part, verb.receipt, &verb.act, now)
+                    }
                 },
             };
             if matches!(result, VerbResult::Done) {

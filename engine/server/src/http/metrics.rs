@@ -6,16 +6,25 @@ use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use millstream_broker::GroupStats;
+use millstream_broker::queue::{PartState, QueueState};
 use millstream_protocol::frame::control::LakeStatus;
 
 use crate::metrics::Text;
-use crate::shared::Shared;
+use crate::shared::{Shared, blocking};
 
 pub(super) async fn get(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
     let mut text = shared.metrics.render();
     in_hand(&shared, &mut text);
     groups(shared.broker.group_stats(), &mut text);
     lakes(&shared.lakes.all(), &mut text);
+    let broker = Arc::clone(&shared.broker);
+    // Each queue's thread is asked. One that was deleted meanwhile has no figures.
+    let states = blocking(move || {
+        let entries = broker.queue_entries().into_iter();
+        entries.filter_map(|entry| Some((broker.queue(&entry.name).ok()?.state().ok()?, entry.name))).collect()
+    });
+    let states: Vec<(QueueState, String)> = states.await.unwrap_or_default();
+    queues(&states, shared.now().0, &mut text);
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text.into_string())
 }
 
@@ -34,6 +43,60 @@ fn groups(stats: GroupStats, text: &mut Text) {
     text.counter("millstream_group_members_expired_total", expired, stats.members_expired);
     text.counter("millstream_group_commits_total", "Offsets committed.", stats.commits);
     text.counter("millstream_group_commits_refused_total", "Commits of offsets refused.", stats.commits_refused);
+}
+
+fn queues(queues: &[(QueueState, String)], now_ms: i64, text: &mut Text) {
+    let parts = |of: fn(&PartState) -> u64| {
+        queues
+            .iter()
+            .map(move |(state, name)| (format!("queue=\"{name}\""), state.partitions.iter().map(of).sum::<u64>()))
+    };
+    let mut gauge = |name: &str, meaning: &str, of| text.family(name, "gauge", meaning, parts(of));
+    // Records that were not looked at yet may be filtered: they are backlog all the same.
+    let available: fn(&PartState) -> u64 = |part| part.counts.available + part.not_looked_at;
+    gauge("millstream_queue_available", "Messages that may be delivered, and records not looked at yet.", available);
+    gauge("millstream_queue_in_flight", "Messages that receivers have.", |part| part.counts.in_flight);
+    gauge("millstream_queue_delayed", "Messages that are not due.", |part| part.counts.delayed);
+    gauge("millstream_queue_dying", "Messages on their way to the dead letters.", |part| part.counts.dying);
+    gauge("millstream_queue_parked", "Messages that wait for an operator.", |part| part.counts.parked);
+    let span: fn(&PartState) -> u64 = |part| (part.end - part.not_looked_at.min(part.end)).saturating_sub(part.floor);
+    gauge(
+        "millstream_queue_span_offsets",
+        "Offsets between the ack floors and what was looked at: holes included.",
+        span,
+    );
+    gauge("millstream_queue_entries", "What the queue keeps in memory, in entries.", |part| part.entries);
+    let receivers = queues.iter().map(|(state, name)| (format!("queue=\"{name}\""), state.receivers));
+    text.family("millstream_queue_receivers", "gauge", "Receivers that are connected.", receivers);
+    let age = |state: &QueueState| {
+        let oldest = state.partitions.iter().filter_map(|part| part.oldest_ms).min();
+        oldest.map_or(0.0, |oldest| now_ms.saturating_sub(oldest).max(0) as f64 / 1e3)
+    };
+    let ages = queues.iter().map(|(state, name)| (format!("queue=\"{name}\""), age(state)));
+    text.family("millstream_queue_oldest_seconds", "gauge", "Age of the oldest unsettled record.", ages);
+    let errors = parts(|part| part.filter_errors);
+    let meaning = "Records on which the filter failed since the start: they do not match.";
+    text.family("millstream_queue_filter_errors_total", "counter", meaning, errors);
+    let settled = queues.iter().flat_map(|(state, name)| {
+        let sum = |of: fn(&PartState) -> u64| state.partitions.iter().map(of).sum::<u64>();
+        let ways = [
+            ("acked", sum(|part| part.tally.acked)),
+            ("filtered", sum(|part| part.tally.filtered)),
+            ("dead", sum(|part| part.tally.dead)),
+            ("expired", sum(|part| part.tally.expired)),
+            ("expired_by_retention", sum(|part| part.tally.expired_by_retention)),
+            ("removed", sum(|part| part.tally.removed)),
+            ("lost", sum(|part| part.tally.lost)),
+            ("purged", sum(|part| part.tally.purged)),
+        ];
+        ways.map(|(how, count)| (format!("queue=\"{name}\",how=\"{how}\""), count))
+    });
+    text.family(
+        "millstream_queue_settled_total",
+        "counter",
+        "Messages settled since the queue was made, by how.",
+        settled,
+    );
 }
 
 fn lakes(lakes: &[LakeStatus], text: &mut Text) {

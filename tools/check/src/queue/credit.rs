@@ -30,7 +30,9 @@ pub(super) fn check(context: &Context<'_>, partitions: &[InPartition<'_>], verdi
             while out.peek().is_some_and(|Reverse(end)| *end <= one.made_ub) {
                 out.pop();
             }
-            out.push(Reverse(of.end_lb[at.1 as usize]));
+            // A nack makes room at once, whenever its message comes again.
+            let said = of.ops(at.1).iter().filter(|op| op.may_end()).map(|op| op.invoked_ns);
+            out.push(Reverse(said.fold(of.end_lb[at.1 as usize], u64::min)));
             let granted = granted(&receiver.credit, one.made_lb.saturating_sub(context.late_ns), one.made_ub);
             if out.len() as u64 > u64::from(granted) {
                 let at = Place { stream: context.intake.stream, partition: of.partition };

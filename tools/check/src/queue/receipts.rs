@@ -2,7 +2,7 @@
 //!
 //! | verb | is stale once | proven by |
 //! | --- | --- | --- |
-//! | all | a later delivery had begun | it had *arrived* somewhere before the verb was *sent* |
+//! | all | a later delivery had begun, and no crash followed so soon that it may be forgotten | it had *arrived* somewhere before the verb was *sent* |
 //! | all | its own nack, release or reject was taken | the *answer* to that came before the verb was *sent* |
 //! | all | the message was dead, or purged, or the queue was sought | the dead letter was *read*, the *answer* had come |
 //! | all but ack | its own ack was taken, or an earlier one of its run was nacked, released or rejected | as above |
@@ -140,7 +140,8 @@ fn stale(message: &OfMessage<'_>, place: usize, op: &Op) -> Option<String> {
     let (of, index) = (message.of, message.deliveries[place]);
     let (context, delivery) = (of.context, of.delivery(index));
     let sent = op.invoked_ns;
-    if let Some(later) = message.deliveries.get(place + 1).map(|next| of.delivery(*next)).filter(|d| d.made_ub < sent) {
+    let later = message.deliveries.get(place + 1).map(|next| of.delivery(*next)).filter(|d| d.made_ub < sent);
+    if let Some(later) = later.filter(|later| !may_be_forgotten(context, later, op)) {
         return Some(format!(
             "the message had been delivered again at {} ns with receipt {}",
             later.made_ub, later.fence
@@ -174,6 +175,14 @@ fn stale(message: &OfMessage<'_>, place: usize, op: &Op) -> Option<String> {
     let deadline = of.deadline_ub(index, sent);
     (deadline.saturating_add(context.late_ns) < sent)
         .then(|| format!("its deadline was {} ms before", sent.saturating_sub(deadline) / ms(1)))
+}
+
+/// Whether a server that died soon after that delivery may not have stored it, and know nothing of it when the verb comes.
+fn may_be_forgotten(context: &super::Context<'_>, later: &super::Delivery, op: &Op) -> bool {
+    let outage = context.outages.first_from(later.made_lb);
+    outage.is_some_and(|outage| {
+        outage.down_ns <= later.made_ub.saturating_add(context.late_ns) && outage.down_ns <= op.done_ns
+    })
 }
 
 /// Receipts that nobody has got.

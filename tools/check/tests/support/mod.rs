@@ -5,6 +5,7 @@
 //! consumer follows everything, another one seeks. `group`: the same for a consumer group.
 
 pub mod group;
+pub mod queue;
 
 use std::collections::VecDeque;
 

@@ -198,6 +198,8 @@ fn answer(answer: Result<Said, Error>) -> Result<Answer, Failure> {
         Code::AlreadySettled => Ok(Answer::AlreadySettled),
         Code::ReceiptExpired | Code::OutOfGroupOrder | Code::NoDeadLetter => Ok(Answer::Refused { code }),
         _ if error.outcome() == Outcome::Indefinite => Ok(Answer::Unknown { code }),
+        // Another stream than the message's could not be opened.
+        _ if error.is_retryable() => Ok(Answer::Refused { code }),
         _ => Err(Failure::run(format!("something was said of a message, and the answer is {error}"))),
     }
 }

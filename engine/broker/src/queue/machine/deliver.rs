@@ -37,17 +37,22 @@ impl PartitionQueue {
     }
 
     pub(super) fn next_one(&mut self, now: Now) -> Vec<u64> {
-        let has_fresh = self.fresh.is_due(now.wall_ms);
         self.turn = (self.turn + 1) % NEW_EVERY;
-        if !(has_fresh && self.turn == 0) {
-            while let Some((_, offset)) = self.ready.pop_first() {
-                let is_open = !self.ledger.is_settled(offset) && !self.ledger.is_dying(offset);
-                if is_open && !self.leases.contains(offset) {
-                    return vec![offset];
-                }
-            }
-        }
-        self.fresh.pop(now.wall_ms).into_iter().collect()
+        let is_news_turn = self.turn == 0 && self.fresh.is_due(now.wall_ms);
+        let next = if is_news_turn { self.next_fresh(now).or_else(|| self.next_ready()) } else { self.next_ready() };
+        next.or_else(|| self.next_fresh(now)).into_iter().collect()
+    }
+
+    fn next_ready(&mut self) -> Option<u64> {
+        let (ledger, leases) = (&self.ledger, &self.leases);
+        let is_open =
+            |offset: &u64| !ledger.is_settled(*offset) && !ledger.is_dying(*offset) && !leases.contains(*offset);
+        std::iter::from_fn(|| self.ready.pop_first()).map(|(_, offset)| offset).find(is_open)
+    }
+
+    /// One may be settled by the ack of a delivery of before the start that no event tells of.
+    fn next_fresh(&mut self, now: Now) -> Option<u64> {
+        std::iter::from_fn(|| self.fresh.pop(now.wall_ms)).find(|offset| !self.ledger.is_settled(*offset))
     }
 
     pub(super) fn next_run(&mut self, room: usize, now: Now) -> Vec<u64> {

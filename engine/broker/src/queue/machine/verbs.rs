@@ -3,10 +3,17 @@
 use super::*;
 
 impl PartitionQueue {
+    /// Whether the log is to be read up to a message before its ack can be judged: a FIFO queue that has begun anew does not
+    /// know its group yet.
+    pub fn must_look_up_to(&self, offset: u64) -> bool {
+        self.is_fifo() && offset >= self.scan_from()
+    }
+
     /// Settles a message for ever: right if it is not settled and no later delivery has begun, even after its deadline.
     ///
     /// # Errors
-    /// [`Refusal::ReceiptExpired`], [`Refusal::AlreadySettled`], [`Refusal::OutOfGroupOrder`].
+    /// [`Refusal::ReceiptExpired`], also where it [must look](Self::must_look_up_to) first; [`Refusal::AlreadySettled`],
+    /// [`Refusal::OutOfGroupOrder`].
     pub fn ack(&mut self, receipt: Receipt, now: Now) -> Result<(), Refusal> {
         let Receipt { offset, fence, .. } = receipt;
         self.check_epoch(receipt)?;
@@ -23,8 +30,9 @@ impl PartitionQueue {
             Some(_) => {}
             None => {
                 let mark = self.ledger.known(offset).mark();
-                let is_current = mark.fence == fence && fence != 0 && !mark.is_void && !mark.is_parked;
-                if !is_current || self.ledger.is_dying(offset) {
+                let is_last = mark.fence == fence && fence != 0 && !mark.is_void;
+                let is_current = (is_last || self.is_untold(offset, fence, mark)) && !mark.is_parked;
+                if !is_current || self.ledger.is_dying(offset) || self.must_look_up_to(offset) {
                     return Err(Refusal::ReceiptExpired);
                 }
             }
@@ -108,6 +116,14 @@ impl PartitionQueue {
             }
         }
         Ok(())
+    }
+
+    /// Whether it is a delivery of before the start that no event tells of, and the last one of its message: the next one
+    /// would have waited until this one was durable. A FIFO queue keeps no group of messages that, as far as it knows, were
+    /// never delivered: those are delivered again.
+    fn is_untold(&self, offset: u64, fence: u64, mark: Mark) -> bool {
+        let is_last = offset < self.untold_below && self.untold.contains(&fence) && mark.fence < self.untold.start;
+        is_last && (!self.is_fifo() || self.groups.group_of(offset).is_some())
     }
 
     pub(super) fn check_epoch(&self, receipt: Receipt) -> Result<(), Refusal> {
