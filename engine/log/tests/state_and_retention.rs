@@ -69,6 +69,28 @@ fn state_survives_stays_small_and_falls_back_to_the_older_snapshot() {
     assert!(matches!(error, LogError::StateDamaged { .. }), "{error}");
 }
 
+#[test]
+fn a_snapshot_that_was_cut_short_is_deleted_at_the_start_and_not_kept_in_quarantine() {
+    let mut bench = Bench::new();
+    let log = bench.open();
+    let partition = bench.create(&log, 0, PartitionConfig::default());
+    partition.state_put("key", Some(b"value")).unwrap();
+    drop((partition, log));
+    let dir = bench.segments(0)[0].parent().unwrap().to_owned();
+    let (cut, foreign) = (dir.join("state/00000000000000000001.tmp"), dir.join("state/notes.tmp"));
+    fs::write(&cut, b"MSTRSN").unwrap();
+    let log = bench.open();
+    let partition = bench.reopen(&log, 0, PartitionConfig::default());
+    assert!(!cut.exists() && partition.recovered().is_clean(), "{:?}", partition.recovered());
+    assert_eq!(partition.state_get("key").unwrap().as_deref(), Some(&b"value"[..]));
+    drop((partition, log));
+    fs::write(&foreign, b"whose?").unwrap();
+    let log = bench.open();
+    let partition = bench.reopen(&log, 0, PartitionConfig::default());
+    assert!(!foreign.exists());
+    assert_eq!(partition.recovered().files_quarantined, 1, "what is not ours is kept");
+}
+
 const SMALL: PartitionConfig = PartitionConfig {
     durability: Durability::Synced,
     segment_bytes: 4 << 10,

@@ -2,7 +2,8 @@
 //! by one, [`tail`] judges where a log ends, [`open`] carries it out on the medium, [`generations`] chooses where
 //! compaction left two of a segment, [`tables`] rebuilds what is known of producers and dedup ids, [`quarantine`] keeps what is cut or not understood.
 //!
-//! Recovery never unlinks: what it does not understand it renames and reports.
+//! Recovery never unlinks what was part of the log: what it does not understand it renames and reports. What goes is a cache
+//! without its segment, and a file of our own that was cut short before it had its name.
 
 mod generations;
 pub(crate) mod open;

@@ -171,8 +171,13 @@ fn list_segments(place: &Place<'_>, recovered: &mut Recovered) -> Result<Listed,
             tables.push(offset);
             continue;
         }
-        let is_unfinished = !entry.is_dir && crate::compaction::is_unfinished(&entry.name)
-            || is_records && checkpoint::is_unfinished(&entry.name);
+        if !entry.is_dir && checkpoint::is_unfinished(&entry.name) {
+            // A snapshot or checkpoint that was cut short before it had its name: it was never part of the log.
+            let path = place.dir.join(&entry.name);
+            place.storage.remove_file(&path).context("delete", &path)?;
+            continue;
+        }
+        let is_unfinished = !entry.is_dir && crate::compaction::is_unfinished(&entry.name);
         let known = (entry.is_dir && entry.name == "state") || is_file(".snapshot") || is_unfinished;
         match parse_file_name(&entry.name) {
             Some(name) if !entry.is_dir => names.push(name),

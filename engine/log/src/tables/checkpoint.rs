@@ -35,7 +35,8 @@ pub(crate) fn parse_file_name(name: &str) -> Option<Offset> {
     (file_name(offset) == name).then_some(offset)
 }
 
-/// Whether a name is that of a checkpoint that was not finished.
+/// Whether a name is that of a checkpoint that was not finished, or of a state log's snapshot: both are written as
+/// `{offset:020}.tmp` first.
 pub(crate) fn is_unfinished(name: &str) -> bool {
     name.strip_suffix(".tmp").is_some_and(|stem| parse_file_name(&format!("{stem}.tables")).is_some())
 }
