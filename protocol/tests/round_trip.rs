@@ -291,27 +291,29 @@ fn stream_config() -> impl Strategy<Value = StreamConfig> {
             Cleanup::Compact(Compaction { delete_retention_ms, min_compaction_lag_ms })
         }
     });
-    (durability, any::<Option<u64>>(), any::<Option<u64>>(), any::<u64>(), any::<(u32, u32, u32)>(), cleanup).prop_map(
-        |(
-            durability,
-            retention_ms,
-            retention_bytes,
-            segment_bytes,
-            (record_bytes_max, dedup_window_ms, max_delay_ms),
-            cleanup,
-        )| {
-            StreamConfig {
+    (durability, any::<Option<u64>>(), any::<Option<u64>>(), any::<u64>(), any::<(u32, u32, u32, bool)>(), cleanup)
+        .prop_map(
+            |(
                 durability,
                 retention_ms,
                 retention_bytes,
                 segment_bytes,
-                record_bytes_max,
+                (record_bytes_max, dedup_window_ms, max_delay_ms, interest),
                 cleanup,
-                dedup_window_ms,
-                max_delay_ms,
-            }
-        },
-    )
+            )| {
+                StreamConfig {
+                    durability,
+                    retention_ms,
+                    retention_bytes,
+                    segment_bytes,
+                    record_bytes_max,
+                    cleanup,
+                    dedup_window_ms,
+                    max_delay_ms,
+                    interest,
+                }
+            },
+        )
 }
 
 fn group_request() -> impl Strategy<Value = Request> {

@@ -287,6 +287,9 @@ impl Broker {
     pub fn create_lake(&self, config: LakeConfig) -> Result<Lake, BrokerError> {
         let _one = self.changing.lock();
         let name = config.name.clone();
+        // From when the catalog knows it on, it holds what it has not landed, and until it runs: all.
+        let stream = self.stream(&config.stream).ok();
+        let _kept = stream.as_ref().map(|stream| stream.keep_all());
         self.catalog.update(|catalog| catalog.step(Input::CreateLake { config: config.clone() }))?;
         self.lake(&name)
     }
@@ -351,13 +354,7 @@ impl Broker {
 
     /// Deletes what the streams' retention settings let go; errors are logged. Blocks.
     pub fn run_retention(&self) {
-        for stream in self.streams() {
-            for partition in stream.online().filter(|partition| !partition.is_read_only()) {
-                if let Err(error) = partition.run_retention() {
-                    tracing::warn!(stream = stream.name, partition = %partition.id(), %error, "retention failed");
-                }
-            }
-        }
+        self.streams().iter().for_each(|stream| self.retain(stream));
     }
 
     /// Compacts what is worth it of the streams that ask for it, one partition after the other; errors are logged. Blocks,

@@ -23,6 +23,7 @@ mod broker;
 pub mod catalog;
 mod error;
 pub mod group;
+mod interest;
 mod producer;
 pub mod queue;
 mod recovery;

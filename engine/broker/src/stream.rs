@@ -9,6 +9,8 @@ use millstream_protocol::frame::control::{
 };
 use millstream_protocol::{Incarnation, PartitionId, StreamId, Timestamp};
 
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
 use crate::error::BrokerError;
 
 /// One stream, open. A partition whose log could not be opened keeps its error; the others work.
@@ -25,6 +27,8 @@ pub struct Stream {
     incarnations: Vec<Incarnation>,
     partitions: Vec<Result<Arc<Partition>, LogError>>,
     deleted: AtomicBool,
+    /// For writing while records go by interest, for reading by who becomes interested in them, or in earlier ones.
+    interest: RwLock<()>,
 }
 
 impl Stream {
@@ -36,7 +40,27 @@ impl Stream {
         incarnations: Vec<Incarnation>,
         partitions: Vec<Result<Arc<Partition>, LogError>>,
     ) -> Self {
-        Self { id, name, config, created, incarnations, partitions, deleted: AtomicBool::new(false) }
+        Self {
+            id,
+            name,
+            config,
+            created,
+            incarnations,
+            partitions,
+            deleted: AtomicBool::new(false),
+            interest: RwLock::default(),
+        }
+    }
+
+    /// Nothing goes by interest as long as this is held: what was looked up meanwhile is kept until the one who is to keep it
+    /// is known. Blocks while a partition's records go. Of several streams: in the order of their numbers.
+    pub(crate) fn keep_all(&self) -> RwLockReadGuard<'_, ()> {
+        self.interest.read()
+    }
+
+    /// Nobody becomes interested, or interested in earlier records, as long as this is held. Blocks.
+    pub(crate) fn let_go(&self) -> RwLockWriteGuard<'_, ()> {
+        self.interest.write()
     }
 
     /// Its partitions, in order.

@@ -302,6 +302,7 @@ fn each_setting_outside_its_range_is_named() {
         (create(1, StreamConfig { retention_bytes: Some(0), ..config() }), "retention_bytes"),
         (create(1, StreamConfig { retention_ms: Some(86_400_000), ..compacted() }), "retention_ms"),
         (create(1, StreamConfig { retention_bytes: Some(1 << 30), ..compacted() }), "retention_bytes"),
+        (create(1, StreamConfig { interest: true, ..compacted() }), "interest"),
         (create(1, with(Compaction { delete_retention_ms: u64::MAX, ..Default::default() })), "delete_retention_ms"),
         (
             create(1, with(Compaction { min_compaction_lag_ms: u64::MAX, ..Default::default() })),
@@ -314,6 +315,7 @@ fn each_setting_outside_its_range_is_named() {
     }
     assert!(create(10_000, config()).is_ok());
     assert!(create(1, compacted()).is_ok());
+    assert!(create(1, StreamConfig::by_interest()).is_ok());
 }
 
 #[test]

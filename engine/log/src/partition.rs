@@ -28,7 +28,7 @@ use crate::producers::Producers;
 use crate::read::{Chunk, Cursors, Found, find_time, read_segment};
 use crate::recovery::open::{Opened, Place, Recovered, create_segment, newest_append_time, open_segments};
 use crate::recovery::tables::add_dedup_ids;
-use crate::retention::{Reason, RetentionPolicy, SegmentFacts, plan_retention, trusts_age};
+use crate::retention::{Reason, RetentionPolicy, SegmentFacts, is_roll_due, plan_retention, trusts_age};
 use crate::segment::{BatchPlace, Extent, Identity, Kind, PREAMBLE_BYTES, Segment};
 use crate::state_log::StateLog;
 use crate::state_log::table::{StateTable, TableEvent};
@@ -442,15 +442,16 @@ impl Partition {
             return Err(LogError::OffsetOutOfRange { wanted: offset, log_start, high_watermark });
         }
         self.raise_log_start(offset)?;
-        self.trim(Timestamp(i64::MIN), RetentionPolicy::default())?;
+        self.trim(Timestamp(i64::MIN), RetentionPolicy::default(), None)?;
         Ok(self.log_start())
     }
 
-    /// Deletes what the retention settings let go. Blocks.
+    /// Deletes what the retention settings let go, and, where `consumed` is given, whole segments below it: the offset that
+    /// all who are interested in the records are past, durably. Holds are asked here. Blocks.
     ///
     /// # Errors
     /// [`LogError::Io`], [`LogError::ReadOnly`].
-    pub fn run_retention(self: &Arc<Self>) -> Result<(), LogError> {
+    pub fn run_retention(self: &Arc<Self>, consumed: Option<Offset>) -> Result<(), LogError> {
         let _one = self.trimming.lock();
         if self.deleted.load(Ordering::Acquire) {
             return Ok(());
@@ -463,23 +464,29 @@ impl Partition {
                 "the clock was far ahead of the newest record at the start: nothing is deleted by its age for an hour");
             policy.age_ms = None;
         }
+        // Never above a hold: a segment that could not go must not be rolled for nothing.
+        let consumed = consumed.map(|consumed| self.least_hold().map_or(consumed, |hold| hold.min(consumed)));
         let active = self.active();
-        let (is_empty, last_append_time) = {
+        let (is_empty, facts) = {
             let extent = active.extent();
-            (extent.end == active.base(), extent.last_append_time)
+            (extent.end == active.base(), facts(&extent))
         };
-        let age_limit = policy.age_ms.and_then(|limit| i64::try_from(limit).ok());
-        if !is_empty && age_limit.is_some_and(|limit| now.0.saturating_sub(last_append_time.0) > limit) {
+        if !is_empty && is_roll_due(now, facts, policy, consumed) {
             self.lane.send(Command::Roll(self.clone()))?;
             self.lane.barrier()?;
         }
-        self.trim(now, policy)
+        self.trim(now, policy, consumed)
     }
 
-    fn trim(self: &Arc<Self>, now: Timestamp, policy: RetentionPolicy) -> Result<(), LogError> {
+    fn trim(
+        self: &Arc<Self>,
+        now: Timestamp,
+        policy: RetentionPolicy,
+        consumed: Option<Offset>,
+    ) -> Result<(), LogError> {
         let (facts, active_bytes) = self.facts();
         let hold = self.least_hold();
-        let plan = plan_retention(now, &facts, active_bytes, policy, self.log_start(), hold);
+        let plan = plan_retention(now, &facts, active_bytes, policy, self.log_start(), hold, consumed);
         let Some(last) = plan.len().checked_sub(1) else { return Ok(()) };
         if plan.contains(&Reason::Overtaken) {
             tracing::warn!(stream = %self.identity.stream, partition = %self.identity.partition, hold = ?hold,
@@ -543,11 +550,8 @@ impl Partition {
     fn facts(&self) -> (Vec<SegmentFacts>, u64) {
         let segments = self.segments.read();
         let (active, sealed) = segments.split_last().expect("at least one segment");
-        let facts = sealed.iter().map(|segment| {
-            let extent = segment.extent();
-            SegmentFacts { end: extent.end, bytes: extent.end_position, last_append_time: extent.last_append_time }
-        });
-        (facts.collect(), active.extent().end_position)
+        let sealed = sealed.iter().map(|segment| facts(&segment.extent())).collect();
+        (sealed, active.extent().end_position)
     }
 
     fn raise_log_start(self: &Arc<Self>, offset: Offset) -> Result<(), LogError> {
@@ -632,6 +636,11 @@ impl Partition {
             Some(offset) => drop(holds.insert(owner.to_owned(), offset)),
             None => drop(holds.remove(owner)),
         }
+    }
+
+    /// From where on an owner keeps the records, if it does.
+    pub fn hold(&self, owner: &str) -> Option<Offset> {
+        self.holds.lock().get(owner).copied()
     }
 
     /// The least offset that an owner still wants.
@@ -887,6 +896,10 @@ pub(crate) fn accepted_losses(table: &StateTable) -> impl Iterator<Item = (Offse
         let from = key.strip_prefix(ACCEPTED_LOSS_KEYS)?.parse().ok()?;
         Some((Offset(from), Offset(u64::from_le_bytes(*value.first_chunk()?))))
     })
+}
+
+fn facts(extent: &Extent) -> SegmentFacts {
+    SegmentFacts { end: extent.end, bytes: extent.end_position, last_append_time: extent.last_append_time }
 }
 
 /// Where each epoch begins, over all segments.

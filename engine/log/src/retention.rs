@@ -1,9 +1,12 @@
 //! Which segments go, and why: a plain function, asked every half minute.
 //!
 //! By age (the append time of a segment's last batch), by bytes (the oldest go while the partition holds at least the
-//! limit without them), by an explicit log start. Whole segments only, oldest first, never the active one. A holder
-//! (a lake) keeps what it has not landed, until the partition holds `HELD_FACTOR` times its byte limit or its age limit
-//! is over by `HELD_MS_MAX`: then the holder is overtaken, and that is said.
+//! limit without them), by interest (all who want the records are past them), by an explicit log start. Whole segments
+//! only, oldest first, never the active one; one that grows no more, as far as can be seen, is rolled so that it can go.
+//! A holder (a lake) keeps what it has not landed, until the partition holds `HELD_FACTOR` times its byte limit or its
+//! age limit is over by `HELD_MS_MAX`: then the holder is overtaken, and that is said. By interest nobody is overtaken.
+//!
+//! Not here: who is interested, and how far each is (the broker's).
 
 use millstream_protocol::{Offset, Timestamp};
 
@@ -17,6 +20,11 @@ const HELD_MS_MAX: u64 = 7 * 24 * 60 * 60 * 1_000;
 const DOUBTED_MS: i64 = 24 * 60 * 60 * 1_000;
 /// How long a doubted clock must stand before records are deleted by it.
 const STANDS_MS: i64 = 60 * 60 * 1_000;
+
+/// An active segment of which all is consumed is rolled from this size on: what a slow stream keeps is bounded by it.
+const ROLL_CONSUMED_BYTES: u64 = 1 << 20;
+/// Or when nothing was appended to it for so long.
+const ROLL_CONSUMED_MS: u64 = 30_000;
 
 /// Whether records may be deleted by their age at `now`, in a process that began at `opened` with the newest record from
 /// `newest`. A clock that is years ahead at a start would else delete everything at once.
@@ -56,10 +64,27 @@ pub enum Reason {
     Bytes,
     /// As `Age` or `Bytes`, although a holder has not got past it.
     Overtaken,
+    /// All who are interested are past it.
+    Consumed,
+}
+
+/// Whether the active segment, if anything is in it, is to be sealed so that it can go: it is too old, or all of it is
+/// consumed and little more is to be expected of it. `consumed` is not above any hold.
+pub(crate) fn is_roll_due(
+    now: Timestamp,
+    active: SegmentFacts,
+    policy: RetentionPolicy,
+    consumed: Option<Offset>,
+) -> bool {
+    let age_ms = u64::try_from(now.0.saturating_sub(active.last_append_time.0)).unwrap_or(0);
+    let is_consumed = consumed.is_some_and(|consumed| active.end <= consumed);
+    policy.age_ms.is_some_and(|limit| age_ms > limit)
+        || is_consumed && (active.bytes >= ROLL_CONSUMED_BYTES || age_ms >= ROLL_CONSUMED_MS)
 }
 
 /// Says for each of the oldest segments that go why it goes. `sealed` is in order; `active_bytes` counts for the size
-/// limit; `hold` is the least offset a holder still wants.
+/// limit; `hold` is the least offset a holder still wants; `consumed` the offset that all who are interested are past, if
+/// records go by that.
 pub fn plan_retention(
     now: Timestamp,
     sealed: &[SegmentFacts],
@@ -67,6 +92,7 @@ pub fn plan_retention(
     policy: RetentionPolicy,
     log_start: Offset,
     hold: Option<Offset>,
+    consumed: Option<Offset>,
 ) -> Vec<Reason> {
     let mut held_bytes: u64 = active_bytes + sealed.iter().map(|segment| segment.bytes).sum::<u64>();
     let mut plan = Vec::new();
@@ -78,8 +104,11 @@ pub fn plan_retention(
         let wanted = hold.is_some_and(|hold| hold < segment.end);
         let overtaken = policy.age_ms.is_some_and(|limit| age_ms > limit.saturating_add(HELD_MS_MAX))
             || policy.bytes.is_some_and(|limit| without >= limit.saturating_mul(HELD_FACTOR));
+        let is_consumed = consumed.is_some_and(|consumed| segment.end <= consumed);
         let reason = if segment.end <= log_start {
             Reason::BelowLogStart
+        } else if is_consumed && !wanted {
+            Reason::Consumed
         } else if !(by_age || by_bytes) || (wanted && !overtaken) {
             break;
         } else if wanted {
@@ -109,7 +138,12 @@ mod tests {
     }
 
     fn plan(policy: RetentionPolicy, log_start: u64, hold: Option<u64>) -> Vec<Reason> {
-        plan_retention(Timestamp(10 * DAY), &sealed(), 500, policy, Offset(log_start), hold.map(Offset))
+        plan_retention(Timestamp(10 * DAY), &sealed(), 500, policy, Offset(log_start), hold.map(Offset), None)
+    }
+
+    fn plan_consumed(policy: RetentionPolicy, hold: Option<u64>, consumed: u64) -> Vec<Reason> {
+        let (hold, consumed) = (hold.map(Offset), Some(Offset(consumed)));
+        plan_retention(Timestamp(10 * DAY), &sealed(), 500, policy, Offset(0), hold, consumed)
     }
 
     #[test]
@@ -150,5 +184,44 @@ mod tests {
         let mut expected = vec![Reason::Bytes; 2];
         expected.extend(vec![Reason::Overtaken; 4]);
         assert_eq!(plan(policy, 0, Some(250)), expected, "up to four times the limit is held");
+    }
+
+    #[test]
+    fn what_is_consumed_goes_by_whole_segments_and_not_below_a_hold() {
+        let none = RetentionPolicy::default();
+        assert_eq!(plan_consumed(none, None, 0), vec![]);
+        assert_eq!(
+            plan_consumed(none, None, 199),
+            vec![Reason::Consumed],
+            "the second one has a message that is wanted"
+        );
+        assert_eq!(plan_consumed(none, None, 200), vec![Reason::Consumed; 2]);
+        assert_eq!(plan_consumed(none, None, 5_000), vec![Reason::Consumed; 10]);
+        assert_eq!(plan_consumed(none, Some(150), 5_000), vec![Reason::Consumed]);
+    }
+
+    #[test]
+    fn age_and_bytes_go_on_behind_what_is_consumed() {
+        let policy = RetentionPolicy { age_ms: Some(7 * DAY as u64), bytes: None };
+        assert_eq!(plan_consumed(policy, None, 100), vec![Reason::Consumed, Reason::Age]);
+        let policy = RetentionPolicy { age_ms: None, bytes: Some(8_000) };
+        assert_eq!(plan_consumed(policy, None, 100), vec![Reason::Consumed, Reason::Bytes]);
+    }
+
+    #[test]
+    fn an_active_segment_is_rolled_once_it_is_consumed_and_large_or_quiet() {
+        let due = |bytes: u64, age_ms: i64, consumed: Option<u64>| {
+            let active = SegmentFacts { end: Offset(100), bytes, last_append_time: Timestamp(DAY) };
+            is_roll_due(Timestamp(DAY + age_ms), active, RetentionPolicy::default(), consumed.map(Offset))
+        };
+        assert!(!due(1 << 30, DAY, None), "nothing goes by interest");
+        assert!(!due(1 << 30, DAY, Some(99)), "one record is wanted");
+        assert!(!due(1_000, 29_999, Some(100)));
+        assert!(due(1_000, 30_000, Some(100)) && due(1 << 20, 0, Some(100)));
+        let active = SegmentFacts { end: Offset(100), bytes: 1, last_append_time: Timestamp(0) };
+        let policy = RetentionPolicy { age_ms: Some(1_000), bytes: None };
+        assert!(
+            is_roll_due(Timestamp(1_001), active, policy, None) && !is_roll_due(Timestamp(1_000), active, policy, None)
+        );
     }
 }

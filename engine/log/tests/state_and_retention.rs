@@ -108,11 +108,11 @@ fn age_deletes_whole_segments_the_active_one_included_and_readers_finish() {
         partition.append_wait(batch(n * 10, 10)).unwrap();
     }
     let held = partition.read(Offset(0), 1 << 10).unwrap();
-    partition.run_retention().unwrap();
+    partition.run_retention(None).unwrap();
     assert_eq!(partition.log_start(), Offset(0), "nothing is old yet");
     bench.clock.0.store(3_000, Ordering::Relaxed);
     partition.append_wait(batch(300, 10)).unwrap();
-    partition.run_retention().unwrap();
+    partition.run_retention(None).unwrap();
     let start = partition.log_start();
     assert!(start > Offset(0) && start <= Offset(300), "{start}");
     assert!(matches!(partition.read(Offset(0), 100), Err(LogError::OffsetOutOfRange { .. })));
@@ -120,7 +120,7 @@ fn age_deletes_whole_segments_the_active_one_included_and_readers_finish() {
     assert!(!held.bytes.is_empty());
 
     bench.clock.0.store(9_000, Ordering::Relaxed);
-    partition.run_retention().unwrap();
+    partition.run_retention(None).unwrap();
     assert_eq!(partition.log_start(), Offset(310), "the active one is rolled first");
     assert_eq!(bench.segments(0).len(), 1);
     assert_eq!(partition.append_wait(batch(310, 1)).unwrap().base_offset, Offset(310));
@@ -153,7 +153,7 @@ fn a_deleted_segment_that_comes_back_is_not_served() {
     let partition = bench.reopen(&log, 0, SMALL);
     assert_eq!(partition.log_start(), Offset(155));
     assert!(matches!(partition.read(Offset(0), 100), Err(LogError::OffsetOutOfRange { .. })));
-    partition.run_retention().unwrap();
+    partition.run_retention(None).unwrap();
     assert!(!first.exists(), "and is deleted again");
 }
 
@@ -167,10 +167,44 @@ fn a_hold_keeps_what_its_owner_still_wants() {
     }
     partition.set_hold("lake/1", Some(Offset(120)));
     bench.clock.0.store(10_000, Ordering::Relaxed);
-    partition.run_retention().unwrap();
+    partition.run_retention(None).unwrap();
     assert!(partition.log_start() <= Offset(120), "{}", partition.log_start());
     assert!(partition.log_start() > Offset(0));
     partition.set_hold("lake/1", None);
-    partition.run_retention().unwrap();
+    partition.run_retention(None).unwrap();
     assert_eq!(partition.log_start(), Offset(300));
+}
+
+#[test]
+fn what_is_consumed_goes_the_quiet_active_segment_too_and_stays_gone_after_a_crash() {
+    let mut bench = Bench::new();
+    let kept = PartitionConfig { retention: RetentionPolicy::default(), ..SMALL };
+    let log = bench.open();
+    let partition = bench.create(&log, 0, kept);
+    for n in 0..30 {
+        partition.append_wait(batch(n * 10, 10)).unwrap();
+    }
+    partition.run_retention(None).unwrap();
+    partition.run_retention(Some(Offset(0))).unwrap();
+    assert_eq!(partition.log_start(), Offset(0), "nobody is past anything");
+    partition.run_retention(Some(Offset(150))).unwrap();
+    let start = partition.log_start();
+    assert!(Offset(0) < start && start <= Offset(150), "{start}");
+    expect_records(&read_all(&partition, start, 1 << 20).0, start.0..300);
+
+    let segments = bench.segments(0).len();
+    partition.set_hold("lake/1", Some(Offset(299)));
+    bench.clock.0.store(60_000, Ordering::Relaxed);
+    partition.run_retention(Some(Offset(300))).unwrap();
+    assert!(partition.log_start() <= Offset(299), "one record is held");
+    assert!(bench.segments(0).len() < segments);
+    partition.set_hold("lake/1", None);
+    partition.run_retention(Some(Offset(300))).unwrap();
+    assert_eq!(partition.log_start(), Offset(300), "the active one is rolled first");
+    assert_eq!(bench.segments(0).len(), 1);
+    partition.append_wait(batch(300, 1)).unwrap();
+    drop((partition, log));
+    let log = bench.open();
+    let partition = bench.reopen(&log, 0, kept);
+    assert_eq!((partition.log_start(), partition.high_watermark()), (Offset(300), Offset(301)));
 }

@@ -722,7 +722,7 @@ impl World {
             if slot.config.retention.bytes.is_some() {
                 slot.model.start_asked(end);
             }
-            partition.run_retention().map(|()| None)
+            partition.run_retention(None).map(|()| None)
         } else {
             let wanted = self.rng.below(end + 1);
             slot.model.start_asked(wanted);

@@ -85,17 +85,21 @@ pub struct StreamConfig {
     pub dedup_window_ms: u32,
     /// The longest delay that a record may ask for, in milliseconds; 0 (none may) to 30 days.
     pub max_delay_ms: u32,
+    /// Whether whole segments go once all who are interested are past them: every queue and lake on the stream, and every group
+    /// that reads it or has committed in it. Nothing goes so while nobody is interested. Age and bytes, where they are set,
+    /// delete by themselves all the same. Not for a compacted stream.
+    pub interest: bool,
 }
 
 // The archive's layout hangs on rkyv's features, and any crate of a build can switch those on for all: a layout
 // other than little-endian and unaligned does not compile.
 const _: fn(rkyv::Archived<u64>) -> rkyv::rend::unaligned::u64_ule = |archived| archived;
 const _: () = assert!(align_of::<ArchivedStreamConfig>() == 1, "archives are read where they lie in a frame");
-const _: () = assert!(size_of::<ArchivedStreamConfig>() == 1 + 9 + 9 + 8 + 4 + 17 + 4 + 4, "no padding");
+const _: () = assert!(size_of::<ArchivedStreamConfig>() == 1 + 9 + 9 + 8 + 4 + 17 + 4 + 4 + 1, "no padding");
 
 impl Default for StreamConfig {
     /// Synced, 7 days, no byte limit, segments of 256 MiB, records of 1 MiB; old segments are deleted; dedup ids are
-    /// remembered for 5 minutes; a message may be delayed by 7 days.
+    /// remembered for 5 minutes; a message may be delayed by 7 days; nothing goes by interest.
     fn default() -> Self {
         Self {
             durability: Durability::Synced,
@@ -106,6 +110,7 @@ impl Default for StreamConfig {
             cleanup: Cleanup::Delete,
             dedup_window_ms: 5 * 60 * 1_000,
             max_delay_ms: 7 * 24 * 60 * 60 * 1_000,
+            interest: false,
         }
     }
 }
@@ -114,6 +119,11 @@ impl StreamConfig {
     /// The defaults of a compacted stream: nothing goes by age or bytes.
     pub fn compacted(compaction: Compaction) -> Self {
         Self { retention_ms: None, retention_bytes: None, cleanup: Cleanup::Compact(compaction), ..Self::default() }
+    }
+
+    /// The defaults of a stream whose records go after consumption: by interest, and by neither age nor bytes.
+    pub fn by_interest() -> Self {
+        Self { retention_ms: None, retention_bytes: None, interest: true, ..Self::default() }
     }
 
     /// Checks how long a record would be withheld from queues: what it asks for must not be longer than the stream allows, nor

@@ -129,6 +129,7 @@ fn stream_config() -> StreamConfig {
         cleanup: Cleanup::Compact(Compaction { delete_retention_ms: 0x0a0b_0c0d, min_compaction_lag_ms: 0x0102_0304 }),
         dedup_window_ms: 0x0051_5253,
         max_delay_ms: 0x0061_6263,
+        interest: true,
     }
 }
 

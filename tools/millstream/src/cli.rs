@@ -146,12 +146,16 @@ pub struct StreamCreate {
     /// How many partitions
     #[arg(long, short, default_value_t = PARTITIONS_DEFAULT, value_name = "N")]
     pub partitions: u32,
-    /// How long records are kept: a span such as 7d, or forever [default: 7d]
+    /// How long records are kept: a span such as 7d, or forever [default: 7d; forever with --interest]
     #[arg(long, value_name = "SPAN|forever", value_parser = parse_retention)]
     pub retention: Option<Limit<Duration>>,
     /// How many bytes of each partition are kept, or unlimited [default: unlimited]
     #[arg(long, value_name = "SIZE|unlimited", value_parser = parse_retention_bytes)]
     pub retention_bytes: Option<Limit<ByteSize>>,
+    /// Delete records after consumption: once every queue and lake on the stream, and every group that reads it, is past
+    /// them. Then nothing goes by age, unless --retention says so
+    #[arg(long)]
+    pub interest: bool,
     /// What an ack means: synced survives loss of power, written a crash of the server [default: synced]
     #[arg(long, value_enum)]
     pub durability: Option<DurabilityChoice>,

@@ -72,6 +72,20 @@ fn a_stream_is_made_as_it_was_asked_for() {
 }
 
 #[test]
+fn a_stream_by_interest_says_so_and_keeps_nothing_by_age_but_what_it_is_told() {
+    let place = Place::new();
+    let _server = place.serve();
+    place.sh("stream create jobs --interest").ok();
+    let stream = place.sh("stream describe jobs --json").ok().json();
+    assert_eq!((&stream["interest"], &stream["retention_ms"]), (&true.into(), &serde_json::Value::Null));
+    place.sh("stream describe jobs").ok().prints("records go after consumption");
+    place.sh("stream create both --interest --retention 1d").ok();
+    let stream = place.sh("stream describe both --json").ok().json();
+    assert_eq!((&stream["interest"], &stream["retention_ms"]), (&true.into(), &86_400_000.into()));
+    place.sh("stream create a --interest --cleanup compact").exits(2).says("--interest");
+}
+
+#[test]
 fn a_compacted_stream_says_so_and_wants_keys() {
     let place = Place::new();
     let _server = place.serve();

@@ -216,6 +216,12 @@ impl Catalog {
             range("min_compaction_lag_ms", compaction.min_compaction_lag_ms, 0..=i64::MAX as u64)?;
             none_if_compacted("retention_ms", config.retention_ms)?;
             none_if_compacted("retention_bytes", config.retention_bytes)?;
+            if config.interest {
+                let legal =
+                    "false for a compacted stream, which keeps the latest value of each key for those who come later";
+                let (value, legal) = ("true".to_owned(), legal.to_owned());
+                return Err(BrokerError::IllegalSetting { setting: "interest", value, legal });
+            }
         }
         if self.streams.contains_key(&name) {
             return Err(BrokerError::StreamExists(name));

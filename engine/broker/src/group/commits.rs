@@ -63,7 +63,8 @@ impl Broker {
     }
 
     fn commit_one(&self, group: &str, member: Option<u64>, commit: &OffsetCommit) -> Result<(), BrokerError> {
-        let (_, partition) = self.partition_at(commit.at)?;
+        let (stream, partition) = self.partition_at(commit.at)?;
+        let _kept = stream.keep_all();
         if commit.metadata.len() > COMMIT_METADATA_BYTES_MAX {
             return Err(BrokerError::IllegalSetting {
                 setting: "the length of a commit's metadata",
@@ -127,6 +128,7 @@ impl Broker {
         check_name(&reset.group)?;
         let stream = self.stream(&reset.stream)?;
         let partitions = select(&stream, &reset.partitions)?;
+        let _kept = stream.keep_all();
         let known = self.groups().read(|groups| match groups.find(&reset.group) {
             Ok(group) => group.check_empty().map(|()| Some(group.id)),
             Err(_) => Ok(None),

@@ -65,6 +65,10 @@ impl Broker {
             streams: streams.iter().map(count).collect(),
             now: self.log().now(),
         };
+        let mut kept: Vec<_> = streams.iter().collect();
+        kept.sort_by_key(|stream| stream.id);
+        kept.dedup_by_key(|stream| stream.id);
+        let _kept: Vec<_> = kept.into_iter().map(|stream| stream.keep_all()).collect();
         // One that is deleted meanwhile was marked before the groups are told: either it is seen here, or it is taken from the
         // group after this.
         self.groups().change(&input, || match streams.iter().find(|stream| stream.is_deleted()) {

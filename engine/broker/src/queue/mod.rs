@@ -19,6 +19,7 @@
 //! | `receivers` | who receives, how much each may have, whose turn it is |
 //! | `worker`, `running`, `part` | the shell: threads, one queue, one queue on one partition |
 //! | `rules` | filters and delays, each from an offset on |
+//! | `floors` | how far it is durably: what retention by interest asks |
 //! | `feed`, `dead_letters` | the records that a queue reads; the letters that it writes |
 //! | `letters`, `redrive` | dead letters read again; the tasks that bring their messages back |
 //! | `peek`, `operators` | what operators see and do |
@@ -30,6 +31,7 @@ mod dead_letters;
 mod encoding;
 mod event;
 mod feed;
+mod floors;
 mod fresh;
 mod groups;
 mod leases;

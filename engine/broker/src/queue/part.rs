@@ -13,6 +13,7 @@ use millstream_protocol::{Offset, QueueId};
 
 use super::event::Pass;
 use super::feed::{self, Feed};
+use super::floors::Floors;
 use super::ledger::Ledger;
 use super::letters::Letters;
 use super::machine::PartitionQueue;
@@ -34,6 +35,8 @@ struct Flush {
     batches: VecDeque<u64>,
     /// The state with this flush and all before it.
     snapshot: Option<Vec<u8>>,
+    /// The queue epoch and the ack floor then.
+    floor: (u32, u64),
 }
 
 /// What is to be stored on another thread.
@@ -64,6 +67,7 @@ pub(super) struct Part {
     pub filter_errors: u64,
     /// Nothing is tried before, by the monotonic clock.
     pub rests_until_ms: u64,
+    floors: Arc<Floors>,
     changed: Arc<Changed>,
 }
 
@@ -74,10 +78,11 @@ impl Part {
         settings: Settings,
         partition: &Arc<Partition>,
         dead: Option<Arc<Stream>>,
-        commands: &Sender<Command>,
+        (commands, floors): (&Sender<Command>, &Arc<Floors>),
         now: Now,
     ) -> Result<Self, LogError> {
         let (events, ledger) = log.open_queue::<Ledger>(partition, queue.id())?;
+        let stored = (ledger.epoch == queue.epoch).then(|| ledger.floor());
         let letters = Letters::new(queue.id(), partition.id().0, dead, &ledger);
         let machine = PartitionQueue::recover(ledger, settings, events.epoch().0, partition.high_watermark().0, now);
         let (queue_id, index) = (queue.id(), partition.id().0);
@@ -101,9 +106,13 @@ impl Part {
             ended: None,
             filter_errors: 0,
             rests_until_ms: 0,
+            floors: floors.clone(),
             changed,
         };
         part.catch_up(queue, now);
+        // What is stored is durable, and so is where the catalog lets the queue begin; what catching up adds is not, yet.
+        let floor = stored.unwrap_or_else(|| queue.floor(index)).min(partition.high_watermark().0);
+        floors.set(index, queue.epoch, floor);
         Ok(part)
     }
 
@@ -187,7 +196,8 @@ impl Part {
         match self.events.append(&passes, number, &sink) {
             Ok(batches) => {
                 let snapshot = self.events.snapshot_if_due(self.machine.ledger());
-                self.in_flight.push_back(Flush { number, batches: batches.into(), snapshot });
+                let floor = (self.machine.ledger().epoch, self.machine.ledger().floor());
+                self.in_flight.push_back(Flush { number, batches: batches.into(), snapshot, floor });
             }
             Err(error) => self.fail(error, now),
         }
@@ -216,6 +226,7 @@ impl Part {
                     return None;
                 }
                 self.durable = number;
+                self.floors.set(self.partition.id().0, flush.floor.0, flush.floor.1);
                 self.machine.durable(number, now);
                 let offset = Offset(appended.base_offset.0 + events);
                 flush.snapshot.map(|state| Snapshot { store: self.events.snapshots(), offset, state })

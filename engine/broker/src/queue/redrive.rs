@@ -398,12 +398,14 @@ impl Broker {
         // Before anything of another task is touched.
         self.catalog().read(|catalog| catalog.step(crate::catalog::Input::Queue(begin(&entry))))?;
         self.queues().end_redrive(number);
+        let kept = dead.keep_all();
         for partition in dead.partitions() {
             let partition = partition.as_ref().map_err(Clone::clone)?;
             partition.set_hold(&owner(number), Some(partition.log_start()));
             entry.positions.push(partition.log_start().0);
             entry.ends.push(partition.high_watermark().0);
         }
+        drop(kept);
         if let Err(error) = self.change_queue(&begin(&entry)) {
             let_go(number, &dead);
             return Err(error);

@@ -14,6 +14,7 @@ use super::attempts::Attempts;
 use super::dead_letters::{DeadLetters, Mover};
 use super::event::Adopted;
 use super::feed;
+use super::floors::Floors;
 use super::letters;
 use super::machine::Receipt;
 use super::part::{Part, Snapshot};
@@ -52,6 +53,7 @@ pub(crate) struct Queue {
     parts: Vec<Option<Part>>,
     movers: Vec<Option<Mover>>,
     dead_letters: Option<Arc<DeadLetters>>,
+    floors: Arc<Floors>,
     pub receivers: Receivers<Arc<dyn Outlet>>,
     /// Partitions that may have something to look at or to deliver.
     lively: BTreeSet<usize>,
@@ -97,7 +99,7 @@ impl Queue {
         entry: Arc<QueueEntry>,
         partitions: &[Result<Arc<Partition>, LogError>],
         dead_letters: Option<Arc<DeadLetters>>,
-        commands: &Sender<Command>,
+        (commands, floors): (&Sender<Command>, Arc<Floors>),
         now: Now,
     ) -> Self {
         let mut parts = Vec::with_capacity(partitions.len());
@@ -107,7 +109,7 @@ impl Queue {
                 let count = dead_letters.as_ref().map(|dead| dead.partitions());
                 let settings = machine_settings(&entry, index as u32, count);
                 let dead = dead_letters.as_ref().map(|dead| dead.stream.clone());
-                Part::open(log, &entry, settings, partition, dead, commands, now)
+                Part::open(log, &entry, settings, partition, dead, (commands, &floors), now)
             });
             if let Err(error) = &opened {
                 tracing::error!(queue = entry.name, partition = index, %error, "the queue stands still on this partition");
@@ -124,6 +126,7 @@ impl Queue {
             parts,
             movers,
             dead_letters,
+            floors,
             receivers,
             lively,
             next_part: 0,
@@ -573,7 +576,8 @@ impl Queue {
                     counts: part.machine.counts(now),
                     not_looked_at: end.saturating_sub(ledger.judged().max(ledger.floor())),
                     tally: ledger.tally(),
-                    floor: ledger.floor(),
+                    // What a crash cannot take back; the ledger's own runs ahead of the disk.
+                    floor: self.floors.of(&self.entry, index as u32).unwrap_or_default(),
                     end,
                     oldest_ms: oldest.map(|batch| batch.header().append_time.0),
                     entries: ledger.entries() as u64,

@@ -15,6 +15,7 @@ use parking_lot::{Mutex, RwLock};
 #[cfg(doc)]
 use super::Outlet;
 use super::dead_letters::DeadLetters;
+use super::floors::Floors;
 use super::part::Snapshot;
 use super::redrive::Running;
 use super::running::Queue;
@@ -34,6 +35,8 @@ pub(crate) struct QueueShell {
     workers: Vec<Sender<Command>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     queues: RwLock<HashMap<String, QueueHandle>>,
+    /// How far each open queue is, by its number.
+    floors: RwLock<HashMap<QueueId, Arc<Floors>>>,
     /// The broker itself, for what goes on by itself.
     pub(super) broker: OnceLock<Weak<Broker>>,
     /// The redrives that run, by their queues' numbers.
@@ -166,6 +169,7 @@ impl QueueShell {
             workers,
             threads: Mutex::new(running),
             queues: RwLock::default(),
+            floors: RwLock::default(),
             broker: OnceLock::new(),
             redrives: Mutex::default(),
         }
@@ -187,6 +191,11 @@ impl QueueShell {
     fn keep(&self, entry: &Arc<QueueEntry>) {
         let handle = QueueHandle { entry: entry.clone(), commands: self.worker(entry.id()).clone() };
         self.queues.write().insert(entry.name.clone(), handle);
+    }
+
+    /// How far a queue is, if it is open.
+    pub fn floors(&self, queue: QueueId) -> Option<Arc<Floors>> {
+        self.floors.read().get(&queue).cloned()
     }
 
     /// Ends the threads once all that is in hand is durable, with snapshots.
@@ -244,7 +253,10 @@ impl Broker {
         let commands = self.queues().worker(entry.id());
         // No lease is open yet: the monotonic clock says nothing here.
         let now = Now { mono_ms: 0, wall_ms: u64::try_from(self.log().now().0).unwrap_or(0) };
-        let queue = Queue::open(self.log(), entry.clone(), stream.partitions(), dead_letters, commands, now);
+        let floors = Arc::new(Floors::new(stream.partitions().len()));
+        let told = (commands, floors.clone());
+        let queue = Queue::open(self.log(), entry.clone(), stream.partitions(), dead_letters, told, now);
+        self.queues().floors.write().insert(entry.id(), floors);
         let _ = commands.send(Command::Open { queue: Box::new(queue) });
         self.queues().keep(&entry);
     }
@@ -265,6 +277,8 @@ impl Broker {
         let _one = self.change();
         check_filter(&config)?;
         let found = self.stream(stream)?;
+        // Until the catalog knows it, nothing may go by interest: where it begins would be gone.
+        let kept = found.keep_all();
         let starts = found.partitions().iter().map(|partition| match partition {
             Ok(partition) => begin(partition, start),
             Err(error) => Err(error.clone()),
@@ -272,6 +286,7 @@ impl Broker {
         let starts: Vec<u64> = starts.collect::<Result<_, _>>()?;
         let (name, stream, now) = (name.to_owned(), stream.to_owned(), self.log().now());
         self.change_queue(&QueueInput::Create { name: name.clone(), stream, config, starts, now })?;
+        drop(kept);
         let entry = self.catalog().read(|catalog| catalog.queue(&name).cloned())?;
         self.open_queue(Arc::new(entry));
         self.queue(&name)
@@ -307,6 +322,7 @@ impl Broker {
     pub fn seek_queue(&self, name: &str, to: QueueStart) -> Result<QueueHandle, BrokerError> {
         let _one = self.change();
         let stream = self.queue_stream(name)?;
+        let _kept = stream.keep_all();
         let floors: Result<Vec<u64>, LogError> = stream
             .partitions()
             .iter()
@@ -337,6 +353,7 @@ impl Broker {
         self.let_letters_go(handle.id().0);
         self.change_queue(&QueueInput::Delete { name: name.to_owned() })?;
         self.queues().queues.write().remove(name);
+        self.queues().floors.write().remove(&handle.id());
         let (done, closed) = crossbeam_channel::bounded(1);
         if handle.commands.send(Command::Close { queue: handle.id(), done }).is_ok() {
             let _ = closed.recv();

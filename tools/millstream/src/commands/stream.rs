@@ -58,7 +58,7 @@ fn config(create: &StreamCreate) -> Result<StreamConfig, Failure> {
                     "--delete-retention and --min-compaction-lag are for compacted streams: add --cleanup compact";
                 return Err(Failure::usage(text));
             }
-            StreamConfig::default()
+            if create.interest { StreamConfig::by_interest() } else { StreamConfig::default() }
         }
     };
     match create.retention {
@@ -92,6 +92,11 @@ fn config(create: &StreamCreate) -> Result<StreamConfig, Failure> {
 }
 
 fn compaction(create: &StreamCreate) -> Result<Compaction, Failure> {
+    if create.interest {
+        let text = "a compacted stream keeps the latest record of each key for those who come later: leave out --interest, \
+                    or --cleanup compact";
+        return Err(Failure::usage(text));
+    }
     if matches!(create.retention, Some(Limit::Some(_))) || matches!(create.retention_bytes, Some(Limit::Some(_))) {
         let text = "a compacted stream keeps the latest record of each key for ever: leave out --retention and \
                     --retention-bytes, or --cleanup compact";
@@ -156,6 +161,7 @@ fn description(info: &StreamInfo, paint: Paint) -> String {
             ("created", rfc3339(Timestamp(info.created_ms))),
             ("durability", durability(config.durability).into()),
             ("cleanup", cleanup(config.cleanup)),
+            ("interest", interest(config.interest).into()),
             ("retention", config.retention_ms.map_or_else(forever, |ms| span(Duration::from_millis(ms)))),
             ("retention bytes", config.retention_bytes.map_or("unlimited".into(), |n| ByteSize(n).to_string())),
             ("dedup window", span(Duration::from_millis(u64::from(config.dedup_window_ms)))),
@@ -228,6 +234,13 @@ fn cleanup(cleanup: Cleanup) -> String {
     }
 }
 
+fn interest(interest: bool) -> &'static str {
+    match interest {
+        true => "yes: records go after consumption",
+        false => "no",
+    }
+}
+
 fn durability(durability: Durability) -> &'static str {
     match durability {
         Durability::Synced => "synced",
@@ -277,6 +290,7 @@ struct StreamView<'a> {
     delete_retention_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     min_compaction_lag_ms: Option<u64>,
+    interest: bool,
     retention_ms: Option<u64>,
     retention_bytes: Option<u64>,
     dedup_window_ms: u32,
@@ -315,6 +329,7 @@ impl<'a> From<&'a StreamInfo> for StreamView<'a> {
             cleanup: if compaction.is_some() { "compact" } else { "delete" },
             delete_retention_ms: compaction.map(|compaction| compaction.delete_retention_ms),
             min_compaction_lag_ms: compaction.map(|compaction| compaction.min_compaction_lag_ms),
+            interest: info.config.interest,
             retention_ms: info.config.retention_ms,
             retention_bytes: info.config.retention_bytes,
             dedup_window_ms: info.config.dedup_window_ms,
