@@ -881,3 +881,27 @@ fn unordered_queues_keep_what_is_promised_of_every_message() {
 fn fifo_queues_keep_it_too_and_the_order_of_each_group() {
     run_histories((1..4_u16, any::<bool>()).prop_map(|(group_batch, parks)| Ordering::Fifo { group_batch, parks }));
 }
+
+/// Retention deletes a message that is on its way to the dead letters, a redrive brings it back by the letter, and only
+/// then the queue hears that the letter has arrived: a restart in between changes nothing.
+#[test]
+fn a_letter_that_is_back_before_its_arrival_is_known_is_not_settled_by_it() {
+    let settings = Settings { dead_letter: Some(0), max_receives: Some(1), ..Settings::default() };
+    let now = Now { mono_ms: 0, wall_ms: WALL };
+    let mut queue = PartitionQueue::recover(Ledger::starting(1, 0), settings, 1, 1, now);
+    queue.judge_all(0..1, 0);
+    let delivery = queue.receive(1, 1, 1_000, now).expect("in range")[0];
+    queue.reject(delivery.receipt, "never", now).expect("rejected");
+    let (flush, _) = queue.flush().expect("something was decided");
+    queue.durable(flush, now);
+    let dying = queue.next_move().expect("it is on its way");
+    queue.deleted_below(1, now);
+    let letter = Adopted { redriven: 1, incarnation: 77, at: 0, group: 0 };
+    assert_eq!(queue.adopt(0, letter, now), Adoption::Done);
+    let snapshot = queue.ledger().encode_snapshot();
+    let ledger = Ledger::decode_snapshot(&snapshot).expect("whole");
+    let mut queue = PartitionQueue::recover(ledger, settings, 2, 1, now);
+    queue.moved(&dying, now);
+    let again = queue.receive(1, 10, 1_000, now).expect("in range");
+    assert_eq!(again.iter().map(|delivery| delivery.receipt.offset).collect::<Vec<_>>(), [0], "lost");
+}

@@ -124,7 +124,7 @@ async fn receives_wait_for_the_first_and_take_what_is_there() {
     let kept: MessageReceipt = some[0].receipt().to_string().parse().expect("a receipt");
     let other = self::client(&rig.server).await;
     other.queue("work").ack(kept).await.expect("acknowledged");
-    assert_eq!(some[0].ack().await.expect("done already is done"), Said::AlreadySettled);
+    assert_eq!(some[0].ack().await.expect("done already is done"), Said::Done);
     assert_eq!(
         other.queue("work").nack(kept, None, "late").await.expect_err("it is settled").code(),
         Code::ReceiptExpired
@@ -507,5 +507,34 @@ async fn a_poison_message_is_looked_at_dies_and_comes_back_to_its_queue_alone() 
         client.peek_queue("work", None, None, 101, false).await.expect_err("too many").code(),
         Code::IllegalSetting
     );
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_queue_has_its_metrics() {
+    let (rig, client) = rig(1).await;
+    let work = queue(&client, "work", QueueConfig::default()).await;
+    let odd = QueueConfig { filter: "value.n % 2 == 1".to_owned(), ..QueueConfig::default() };
+    queue(&client, "odd", odd).await;
+    produce(&client, (0..10).map(|n| Record::new(format!("{{\"n\":{n}}}")))).await;
+    produce(&client, [Record::new("no JSON")]).await;
+    let messages = work.receive(4, WAIT).await.expect("received");
+    messages[0].ack().await.expect("acknowledged");
+    let odds = client.queue("odd").receive(1, WAIT).await.expect("received");
+    assert_eq!((messages.len(), odds.len()), (4, 1));
+    let lines = [
+        "millstream_queue_available{queue=\"work\"} 7",
+        "millstream_queue_in_flight{queue=\"work\"} 3",
+        "millstream_queue_in_flight{queue=\"odd\"} 1",
+        "millstream_queue_settled_total{queue=\"work\",how=\"acked\"} 1",
+        "millstream_queue_settled_total{queue=\"odd\",how=\"filtered\"} 6",
+        "millstream_queue_filter_errors_total{queue=\"odd\"} 1",
+    ];
+    until(|| async {
+        let (_, metrics) = support::get(&rig.server, "/metrics").await;
+        lines.iter().all(|line| metrics.lines().any(|found| found == *line)).then_some(())
+    })
+    .await;
+    drop((messages, odds));
     rig.stop().await;
 }
