@@ -30,10 +30,11 @@ struct Inner {
 /// What became of what was said of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Said {
-    /// It is done, durably.
+    /// It is done, durably. An ack that is said again is `Done` again while the server remembers it (65,536 a partition, until
+    /// its restart).
     Done,
     /// An ack of a message that is settled already: by an earlier delivery's ack, or by this very one, which was said again
-    /// after a lost connection. Success; it can tell that the work was done twice.
+    /// and is not remembered. Success; it can tell that the work was done twice.
     AlreadySettled,
 }
 

@@ -21,7 +21,8 @@ pub enum QueueOrdering {
     /// Each by itself.
     #[default]
     Unordered,
-    /// One delivery of a message group (the records of one key) at a time, strictly in order.
+    /// One delivery of a message group (the records of one key) at a time, strictly in order. A record without a key goes to
+    /// the dead letters; those that a redrive brings back are one group together.
     Fifo {
         /// How many of a group one receive may take, in order; 1 to 100.
         group_batch: u16,

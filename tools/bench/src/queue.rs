@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use hdrhistogram::Histogram;
 use millstream_client::{
-    ByteSize, Client, Code, Message, QueueConfig, QueueOrdering, QueueStart, Record, StreamConfig, Timestamp,
+    ByteSize, Client, Code, Message, QueueConfig, QueueOrdering, QueueStart, Record, Settling, StreamConfig, Timestamp,
 };
 use serde::Serialize;
 use tokio::sync::Semaphore;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 
 use crate::Failure;
@@ -272,44 +273,49 @@ async fn produce(client: &Client, run: &Run, number: u32, size: usize, groups: O
 
 async fn consume(
     mut messages: millstream_client::Messages,
-    run: &Run,
+    run: &Arc<Run>,
 ) -> Result<(Histogram<u64>, Histogram<u64>), Failure> {
-    let (mut delivery_us, mut ack_us) = (histogram_us(), histogram_us());
-    let (settling, mut settled) = tokio::sync::mpsc::unbounded_channel();
-    let taking = async {
-        let mut since_look = 0;
-        while !run.stop.load(Ordering::Relaxed) {
-            let next = tokio::time::timeout(Duration::from_millis(100), messages.next()).await;
-            let Ok(next) = next else { continue };
-            let message: Message = next.expect("a queue's messages end with an error")?;
-            since_look += 1;
-            if run.counts.load(Ordering::Relaxed) && since_look % 16 == 0 {
-                let us = run.since_start_us() - message.record().timestamp.0;
-                delivery_us.saturating_record(u64::try_from(us).unwrap_or(0));
-            }
-            if message.receive_count() > 1 {
-                run.redelivered.fetch_add(1, Ordering::Relaxed);
-            }
-            // Each job is acknowledged by itself; the next one does not wait for its answer.
-            let _ = settling.send((Instant::now(), message.ack()));
+    let mut delivery_us = histogram_us();
+    let (settling, settled) = tokio::sync::mpsc::unbounded_channel();
+    // A task of its own: an answer that waits for the next message's turn would be counted late.
+    let answering = tokio::spawn(answers(settled, Arc::clone(run)));
+    let mut since_look = 0;
+    while !run.stop.load(Ordering::Relaxed) && !answering.is_finished() {
+        let next = tokio::time::timeout(Duration::from_millis(100), messages.next()).await;
+        let Ok(next) = next else { continue };
+        let message: Message = next.expect("a queue's messages end with an error")?;
+        since_look += 1;
+        if run.counts.load(Ordering::Relaxed) && since_look % 16 == 0 {
+            let us = run.since_start_us() - message.record().timestamp.0;
+            delivery_us.saturating_record(u64::try_from(us).unwrap_or(0));
         }
-        drop(settling);
-        Ok::<(), Failure>(())
-    };
-    let answering = async {
-        while let Some((since, answer)) = settled.recv().await {
-            answer.await?;
-            run.acked.fetch_add(1, Ordering::Relaxed);
-            run.room.add_permits(1);
-            if run.counts.load(Ordering::Relaxed) {
-                ack_us.saturating_record(u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX));
-            }
+        if message.receive_count() > 1 {
+            run.redelivered.fetch_add(1, Ordering::Relaxed);
         }
-        Ok::<(), Failure>(())
-    };
-    tokio::try_join!(taking, answering)?;
+        // Each job is acknowledged by itself; the next one does not wait for its answer.
+        let _ = settling.send((Instant::now(), message.ack()));
+    }
+    drop(settling);
+    let ack_us = answering.await.expect("it does not panic")?;
     messages.close().await?;
     Ok((delivery_us, ack_us))
+}
+
+/// Waits for the answers to acks, and says how long they took.
+async fn answers(
+    mut settled: UnboundedReceiver<(Instant, Settling)>,
+    run: Arc<Run>,
+) -> Result<Histogram<u64>, Failure> {
+    let mut ack_us = histogram_us();
+    while let Some((since, answer)) = settled.recv().await {
+        answer.await?;
+        run.acked.fetch_add(1, Ordering::Relaxed);
+        run.room.add_permits(1);
+        if run.counts.load(Ordering::Relaxed) {
+            ack_us.saturating_record(u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX));
+        }
+    }
+    Ok(ack_us)
 }
 
 impl fmt::Display for QueueReport {
