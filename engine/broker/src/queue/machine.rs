@@ -2,9 +2,8 @@
 //!
 //! The durable half is the [`Ledger`]; every change of it is an event, applied at once and handed out by
 //! [`flush`](PartitionQueue::flush), one pass for all that was decided since the last. What leaves the process on the
-//! strength of an event (the answer to an ack) waits until its pass is durable. A delivery does not wait: its event is
-//! handed over before it is sent, and the *next* delivery of that message waits until it is durable, so a receive count
-//! never falls below one that a receiver saw twice. After a crash a receiver may have one delivery that no event tells of:
+//! strength of an event (the answer to an ack) waits until its pass is durable. A delivery does not wait: the *next* one of
+//! that message waits until it is durable, so a receive count never falls below one that a receiver saw twice. After a crash a receiver may have one delivery that no event tells of:
 //! its ack is as good as any other.
 //!
 //! The other half dies with the process: leases, and who waits for what. Recovery is [`PartitionQueue::recover`]: a ledger

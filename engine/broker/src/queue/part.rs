@@ -28,6 +28,10 @@ const PAUSE_MS: u64 = 500;
 /// Events in one stored record at most.
 const PASS_EVENTS: usize = 4_096;
 
+/// Flushes on their way at once: one is being stored while the next one gathers. More of them would each be smaller, and each
+/// costs the lane as much as a large one.
+const FLUSHES_MAX: usize = 2;
+
 /// A flush on its way.
 struct Flush {
     number: u64,
@@ -185,9 +189,10 @@ impl Part {
         self.rests_until_ms = now.mono_ms + PAUSE_MS;
     }
 
-    /// Hands over what was decided since the last flush.
+    /// Hands over what was decided since the last flush; later, if enough is on its way: its coming back is a reason to look
+    /// again.
     pub fn flush(&mut self, now: Now) {
-        if self.trouble().is_some() {
+        if self.trouble().is_some() || self.in_flight.len() >= FLUSHES_MAX {
             return;
         }
         let Some((number, passes)) = self.machine.flush() else { return };

@@ -1,8 +1,8 @@
 //! The threads that run the queues: each queue belongs to one of them, so that nothing of it needs a lock.
 //!
 //! A worker takes what waits in its channel, lets the machines of the queues it concerns decide, hands their events to the
-//! lanes, and only then sends deliveries; what must be durable first is answered when the lanes say so. It reads records
-//! from the log itself: they are in the page cache as a rule, and no async task waits for it.
+//! lanes, and sends deliveries; what must be durable first is answered when the lanes say so. It reads records from the
+//! log itself: they are in the page cache as a rule, and no async task waits for it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -308,7 +308,11 @@ impl Worker {
         self.queues.values_mut().for_each(|queue| queue.flush(now));
         while self.queues.values().any(Queue::is_busy) {
             match self.commands.recv_timeout(Duration::from_secs(10)) {
-                Ok(command @ (Command::Stored { .. } | Command::Moved { .. })) => drop(self.take(command)),
+                Ok(command @ (Command::Stored { .. } | Command::Moved { .. })) => {
+                    self.take(command);
+                    let now = self.clocks.now();
+                    self.queues.values_mut().for_each(|queue| queue.flush(now));
+                }
                 // A receiver that still speaks is not heard any more: it asks the next process.
                 Ok(_) => {}
                 Err(_) => break,
