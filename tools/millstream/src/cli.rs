@@ -1,5 +1,6 @@
 //! The command line: one definition from which parsing, help and completions come. Parsing does nothing else.
 
+pub mod dlq;
 pub mod queue;
 
 use std::path::PathBuf;
@@ -60,6 +61,9 @@ pub enum Command {
     /// Make, use, watch and delete queues: messages that are worked on one by one
     #[command(subcommand)]
     Queue(Box<queue::Queue>),
+    /// Look at dead letters: messages that no receiver could work on
+    #[command(subcommand)]
+    Dlq(dlq::Dlq),
     /// Land streams as files in a directory or bucket
     #[command(subcommand)]
     Lake(Lake),

@@ -42,6 +42,14 @@ fn a_queue_is_made_used_and_deleted_by_hand() {
     let third = receive(&place, "-n 5 --wait 10s --ack");
     assert_eq!(third.len(), 1);
     assert_eq!(third[0]["value"]["n"], 3);
+    place.sh("dlq list").ok().prints("graves");
+    place.sh("dlq show work").ok().prints("rejected").prints("hopeless").prints("1 letter of queue 'work' in 'graves'");
+    let letter = place.sh("dlq show work --json").ok().json();
+    let is_at = (&letter["from"]["stream"], &letter["from"]["offset"], &letter["stream"], &letter["value"]["n"]);
+    assert_eq!(is_at, (&"jobs".into(), &1.into(), &"graves".into(), &2.into()));
+    assert_eq!((&letter["reason"], &letter["receives"]), (&"rejected".into(), &1.into()));
+    place.sh("dlq show work --reason max_receives").ok().says("no such letter");
+    place.sh("dlq show nobody").exits(10).says("unknown queue");
     place.sh("queue redrive work").ok().prints("1 came back");
     let again = receive(&place, "-n 5 --wait 10s --ack");
     assert_eq!((&again[0]["value"]["n"], &again[0]["redriven"]), (&2.into(), &1.into()));

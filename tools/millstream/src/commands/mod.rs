@@ -3,6 +3,7 @@
 mod completions;
 mod consume;
 mod demo;
+mod dlq;
 mod group;
 mod lake;
 mod produce;
@@ -52,6 +53,7 @@ pub fn run(cli: Cli, output: Output) -> Result<(), Failure> {
                     Command::Produce(command) => produce::run(command, &server, output).await,
                     Command::Consume(command) => consume::run(command, &server, output).await,
                     Command::Group(command) => group::run(command, &server, output).await,
+                    Command::Dlq(command) => dlq::run(command, &server, output).await,
                     Command::Queue(command) => queue::run(*command, &server, output).await,
                     Command::Recovery => recovery::run(&server, output).await,
                     Command::Lake(command) => lake::run(command, &server, output).await,

@@ -138,7 +138,7 @@ fn name(command: &Queue) -> Option<&str> {
 }
 
 /// An error of a request that named a queue.
-async fn failure(session: &Session, queue: &str, error: &millstream_client::Error) -> Failure {
+pub(super) async fn failure(session: &Session, queue: &str, error: &millstream_client::Error) -> Failure {
     if error.code() != Code::UnknownQueue || error.is_unreachable() {
         return session.failure(error);
     }
