@@ -44,6 +44,13 @@ id!(
     LakeId(u64)
 );
 
+impl LakeId {
+    /// The key of a lake's state in each partition that it lands, and the name under which it holds records back there.
+    pub fn key(self) -> String {
+        format!("lake/{self}")
+    }
+}
+
 id!(
     /// A queue's number, given at creation and never reused.
     QueueId(u64)

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use millstream_log::{LogError, Partition};
-use millstream_protocol::{LakeId, Offset};
+use millstream_protocol::Offset;
 
 use crate::broker::Broker;
 use crate::catalog::{Catalog, QueueEntry};
@@ -102,8 +102,7 @@ impl Broker {
         // Which letters a queue that is not open still needs, nobody says.
         let is_open = |queue| self.queues().floors(queue).is_some_and(|floors| floors.are_known());
         standings.extend(to.into_iter().filter(|queue| !is_open(*queue)).map(|_| Standing::Unknown));
-        standings
-            .extend(lakes.into_iter().map(|lake| Standing::from(partition.hold(&lake_owner(lake)).map(|at| at.0))));
+        standings.extend(lakes.into_iter().map(|lake| Standing::from(partition.hold(&lake.key()).map(|at| at.0))));
 
         let commits: BTreeMap<u64, _> = partition.state_read(offsets::all)?.into_iter().collect();
         let groups: Vec<u64> = self.groups().read(|groups| {
@@ -130,11 +129,6 @@ fn groups_committed(stream: &Stream) -> Result<BTreeSet<u64>, LogError> {
         groups.extend(partition.state_read(offsets::all)?.into_iter().map(|(group, _)| group));
     }
     Ok(groups)
-}
-
-/// Who holds what a lake has not landed: the key of its state.
-fn lake_owner(lake: LakeId) -> String {
-    format!("lake/{lake}")
 }
 
 #[cfg(test)]

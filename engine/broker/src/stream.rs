@@ -8,7 +8,6 @@ use millstream_protocol::frame::control::{
     Cleanup, Durability as WireDurability, PartitionInfo, PartitionState, StreamConfig, StreamInfo, StreamSummary,
 };
 use millstream_protocol::{Incarnation, PartitionId, StreamId, Timestamp};
-
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::error::BrokerError;

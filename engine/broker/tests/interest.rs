@@ -2,6 +2,8 @@
 //! what comes back after a crash finds all that it still wants.
 #![allow(clippy::unwrap_used, reason = "a test's helpers may panic")]
 
+mod support;
+
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -15,6 +17,7 @@ use millstream_protocol::frame::control::{CreateMode, StreamConfig};
 use millstream_protocol::frame::group::{GroupJoin, GroupReset, OffsetCommit, ResetTo, StreamPartition};
 use millstream_protocol::frame::queue::{QueueConfig, QueueStart};
 use millstream_protocol::{Offset, PartitionId, Record};
+use support::copy_dir;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 /// Five of them fill a segment.
@@ -124,19 +127,6 @@ fn expect_all(broker: &Broker, from: u64, end: u64) {
         let chunk = partition.read(next, 1 << 20).unwrap();
         assert!(chunk.next > next, "{next}");
         next = chunk.next;
-    }
-}
-
-fn copy_dir(from: &Path, to: &Path) {
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            std::fs::create_dir_all(&target).unwrap();
-            copy_dir(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), &target).unwrap();
-        }
     }
 }
 

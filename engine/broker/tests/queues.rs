@@ -1,6 +1,8 @@
 //! Queues on a real directory, in process: receivers that come and go, crashes, dead letters, order, delays.
 #![allow(clippy::unwrap_used, reason = "a test's helpers may panic")]
 
+mod support;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
@@ -12,6 +14,7 @@ use millstream_protocol::batch::{BatchBuilder, BatchView, Codec};
 use millstream_protocol::frame::control::{CreateMode, StreamConfig};
 use millstream_protocol::frame::queue::{OnDead, QueueBackoff, QueueConfig, QueueOrdering, QueueStart};
 use millstream_protocol::{Code, Header, PartitionId, Record};
+use support::copy_dir;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -423,17 +426,4 @@ fn deadlines_graces_and_late_acks() {
     let third = slow_inbox.take(1);
     assert_eq!((third[0].text(), third[0].receives), (second[0].text(), 3));
     ack(&queue, &third);
-}
-
-fn copy_dir(from: &Path, to: &Path) {
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            std::fs::create_dir_all(&target).unwrap();
-            copy_dir(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), &target).unwrap();
-        }
-    }
 }

@@ -77,11 +77,6 @@ impl LakeState {
         Self { incarnation, landed_end: start, files: 0, rows: 0, rejected: 0, lost: 0, schema, intent: None }
     }
 
-    /// The key of a lake's state.
-    pub fn key(lake: millstream_protocol::LakeId) -> String {
-        format!("lake/{lake}")
-    }
-
     /// The blob.
     pub fn encode(&self) -> Vec<u8> {
         let stored = StateV1 {

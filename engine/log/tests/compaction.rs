@@ -24,7 +24,7 @@ use millstream_log::{
 use millstream_protocol::batch::{BatchBuilder, BatchView, Codec};
 use millstream_protocol::{Epoch, Offset, Record};
 use parking_lot::Mutex;
-use support::{Bench, Fault, ManualClock, identity};
+use support::{Bench, Fault, ManualClock, copy_dir, identity};
 
 const DELETE_RETENTION_MS: u64 = 1_000;
 
@@ -403,18 +403,6 @@ impl CopyingStorage {
             let copy = tempfile::tempdir().unwrap();
             copy_dir(&self.root, copy.path());
             self.copies.lock().push(copy);
-        }
-    }
-}
-
-fn copy_dir(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy_dir(&entry.path(), &target),
-            false => drop(fs::copy(entry.path(), target).unwrap()),
         }
     }
 }

@@ -54,6 +54,31 @@ proptest! {
     }
 }
 
+/// Spoils legal runs, as many as `count` for each mutation; the checkers may miss one in a hundred.
+#[track_caller]
+fn expect_noticed<M: Copy + std::fmt::Debug, S>(
+    mutations: impl IntoIterator<Item = M>,
+    count: usize,
+    run: impl Fn(u64, usize) -> Vec<Event>,
+    spoil: impl Fn(&mut Vec<Event>, M, &mut Seeded) -> Option<S>,
+) {
+    let mut runner = TestRunner::deterministic();
+    for mutation in mutations {
+        let (mut spoilt, mut missed) = (0, Vec::new());
+        while spoilt < count {
+            let (seed, steps) = runs().new_tree(&mut runner).expect("runs can be made").current();
+            let mut events = run(seed, steps);
+            if spoil(&mut events, mutation, &mut Seeded::new(seed)).is_some() {
+                spoilt += 1;
+                if judge(&events).is_good() {
+                    missed.push((seed, steps));
+                }
+            }
+        }
+        assert!(missed.len() * 100 <= spoilt, "{mutation:?}: {} of {spoilt} were missed: {missed:?}", missed.len());
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Mutation {
     /// A record of the last read is not there.
@@ -164,21 +189,7 @@ fn sent_once(events: &[Event]) -> HashSet<ValueId> {
 
 #[test]
 fn a_spoilt_run_is_noticed_in_99_of_100_cases() {
-    let mut runner = TestRunner::deterministic();
-    for mutation in MUTATIONS {
-        let (mut spoilt, mut missed) = (0, Vec::new());
-        while spoilt < 500 {
-            let (seed, steps) = runs().new_tree(&mut runner).expect("runs can be made").current();
-            let mut events = support::run(seed, steps);
-            if spoil(&mut events, mutation, &mut Seeded::new(seed)).is_some() {
-                spoilt += 1;
-                if judge(&events).is_good() {
-                    missed.push((seed, steps));
-                }
-            }
-        }
-        assert!(missed.len() * 100 <= spoilt, "{mutation:?}: {} of {spoilt} were missed: {missed:?}", missed.len());
-    }
+    expect_noticed(MUTATIONS, 500, support::run, |events, mutation, seeded| spoil(events, mutation, seeded));
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -315,21 +326,7 @@ fn delivered(event: &mut Event) -> Option<(Place, &mut Records)> {
 
 #[test]
 fn a_spoilt_run_of_a_group_is_noticed_in_99_of_100_cases() {
-    let mut runner = TestRunner::deterministic();
-    for mutation in GROUP_MUTATIONS {
-        let (mut spoilt, mut missed) = (0, Vec::new());
-        while spoilt < 300 {
-            let (seed, steps) = runs().new_tree(&mut runner).expect("runs can be made").current();
-            let mut events = support::group::run(seed, steps);
-            if spoil_group(&mut events, mutation, &mut Seeded::new(seed)).is_some() {
-                spoilt += 1;
-                if judge(&events).is_good() {
-                    missed.push((seed, steps));
-                }
-            }
-        }
-        assert!(missed.len() * 100 <= spoilt, "{mutation:?}: {} of {spoilt} were missed: {missed:?}", missed.len());
-    }
+    expect_noticed(GROUP_MUTATIONS, 300, support::group::run, spoil_group);
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -531,21 +528,7 @@ fn letters(events: &mut [Event]) -> Option<&mut Vec<DeadLetter>> {
 
 #[test]
 fn a_spoilt_run_of_a_queue_is_noticed_in_99_of_100_cases() {
-    let mut runner = TestRunner::deterministic();
-    for mutation in QUEUE_MUTATIONS {
-        let (mut spoilt, mut missed) = (0, Vec::new());
-        while spoilt < 300 {
-            let (seed, steps) = runs().new_tree(&mut runner).expect("runs can be made").current();
-            let mut events = support::queue::run(seed, steps);
-            if spoil_queue(&mut events, mutation, &mut Seeded::new(seed)).is_some() {
-                spoilt += 1;
-                if judge(&events).is_good() {
-                    missed.push((seed, steps));
-                }
-            }
-        }
-        assert!(missed.len() * 100 <= spoilt, "{mutation:?}: {} of {spoilt} were missed: {missed:?}", missed.len());
-    }
+    expect_noticed(QUEUE_MUTATIONS, 300, support::queue::run, spoil_queue);
 }
 
 #[test]

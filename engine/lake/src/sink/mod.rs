@@ -87,7 +87,7 @@ impl Sink {
         settings: LakeSettings,
     ) -> Result<Sink, LakeError> {
         settings::check_ranges(&config)?;
-        let key = LakeState::key(id);
+        let key = id.key();
         let (mut lanes, mut progress, mut halt) = (Vec::new(), Vec::new(), None);
         for (index, source) in sources.iter().enumerate() {
             let (state, is_written) = read_state(&**source, &key).unwrap_or_else(|error| {

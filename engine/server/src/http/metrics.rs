@@ -46,11 +46,10 @@ fn groups(stats: GroupStats, text: &mut Text) {
 }
 
 fn queues(queues: &[(QueueState, String)], now_ms: i64, text: &mut Text) {
-    let parts = |of: fn(&PartState) -> u64| {
-        queues
-            .iter()
-            .map(move |(state, name)| (format!("queue=\"{name}\""), state.partitions.iter().map(of).sum::<u64>()))
-    };
+    let sum = |state: &QueueState, of: fn(&PartState) -> u64| state.partitions.iter().map(of).sum::<u64>();
+    // Names are of [a-z0-9._-]: nothing in them needs escaping.
+    let label = |name: &str| format!("queue=\"{name}\"");
+    let parts = |of: fn(&PartState) -> u64| queues.iter().map(move |(state, name)| (label(name), sum(state, of)));
     let mut gauge = |name: &str, meaning: &str, of| text.family(name, "gauge", meaning, parts(of));
     // Records that were not looked at yet may be filtered: they are backlog all the same.
     let available: fn(&PartState) -> u64 = |part| part.counts.available + part.not_looked_at;
@@ -66,19 +65,19 @@ fn queues(queues: &[(QueueState, String)], now_ms: i64, text: &mut Text) {
         span,
     );
     gauge("millstream_queue_entries", "What the queue keeps in memory, in entries.", |part| part.entries);
-    let receivers = queues.iter().map(|(state, name)| (format!("queue=\"{name}\""), state.receivers));
+    let receivers = queues.iter().map(|(state, name)| (label(name), state.receivers));
     text.family("millstream_queue_receivers", "gauge", "Receivers that are connected.", receivers);
     let age = |state: &QueueState| {
         let oldest = state.partitions.iter().filter_map(|part| part.oldest_ms).min();
         oldest.map_or(0.0, |oldest| now_ms.saturating_sub(oldest).max(0) as f64 / 1e3)
     };
-    let ages = queues.iter().map(|(state, name)| (format!("queue=\"{name}\""), age(state)));
+    let ages = queues.iter().map(|(state, name)| (label(name), age(state)));
     text.family("millstream_queue_oldest_seconds", "gauge", "Age of the oldest unsettled record.", ages);
     let errors = parts(|part| part.filter_errors);
     let meaning = "Records on which the filter failed since the start: they do not match.";
     text.family("millstream_queue_filter_errors_total", "counter", meaning, errors);
     let settled = queues.iter().flat_map(|(state, name)| {
-        let sum = |of: fn(&PartState) -> u64| state.partitions.iter().map(of).sum::<u64>();
+        let sum = |of| sum(state, of);
         let ways = [
             ("acked", sum(|part| part.tally.acked)),
             ("filtered", sum(|part| part.tally.filtered)),
@@ -89,7 +88,7 @@ fn queues(queues: &[(QueueState, String)], now_ms: i64, text: &mut Text) {
             ("lost", sum(|part| part.tally.lost)),
             ("purged", sum(|part| part.tally.purged)),
         ];
-        ways.map(|(how, count)| (format!("queue=\"{name}\",how=\"{how}\""), count))
+        ways.map(|(how, count)| (format!("{},how=\"{how}\"", label(name)), count))
     });
     text.family(
         "millstream_queue_settled_total",

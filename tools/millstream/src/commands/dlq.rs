@@ -174,12 +174,8 @@ fn line(stream: &str, letter: &ConsumedRecord) -> Vec<u8> {
         },
     });
     let (partition, offset, append_time) = (letter.partition, letter.offset, letter.append_time);
-    let mut stored = Vec::new();
-    render::json(&Placed { stream: Some(stream), partition, offset, append_time, record }, &mut stored);
-    let mut line = origin.to_string().into_bytes();
-    // Two objects in one: without the closing bracket of the first, and the opening one of the second.
-    line.pop();
-    line.push(b',');
-    line.extend_from_slice(&stored[1..]);
-    line
+    let placed = Placed { stream: Some(stream), partition, offset, append_time, record };
+    let mut origin = origin.to_string();
+    origin.pop();
+    render::json_behind(origin, &placed)
 }

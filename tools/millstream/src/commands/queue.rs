@@ -393,23 +393,19 @@ fn line(message: &Message, value_alone: bool) -> Vec<u8> {
         append_time: message.append_time(),
         record: message.record(),
     };
-    let mut record = Vec::new();
     if value_alone {
+        let mut record = Vec::new();
         render::value(&placed, &mut record);
         return record;
     }
-    render::json(&placed, &mut record);
-    let mut line = format!(
-        "{{\"receipt\":\"{}\",\"receives\":{},\"redriven\":{},\"first_received\":\"{}\",",
+    let delivery = format!(
+        "{{\"receipt\":\"{}\",\"receives\":{},\"redriven\":{},\"first_received\":\"{}\"",
         message.receipt(),
         message.receive_count(),
         message.redriven(),
         crate::time::rfc3339(Timestamp(message.first_received().0)),
-    )
-    .into_bytes();
-    // The record's own object follows, without its opening bracket.
-    line.extend_from_slice(&record[1..]);
-    line
+    );
+    render::json_behind(delivery, &placed)
 }
 
 async fn show_messages(session: &Session, peek: &QueuePeek, output: Output) -> Result<(), Failure> {
@@ -457,13 +453,9 @@ fn peeked(message: PeekedMessage) -> Vec<u8> {
         append_time: Timestamp(message.append_ms),
         record: &record,
     };
-    let mut rest = Vec::new();
-    render::json(&placed, &mut rest);
     let (receives, redriven) = (message.receives, message.redriven);
-    let mut line = format!("{{\"state\":\"{standing}\",\"receives\":{receives},\"redriven\":{redriven},").into_bytes();
-    // The record's own object follows, without its opening bracket.
-    line.extend_from_slice(&rest[1..]);
-    line
+    let members = format!("{{\"state\":\"{standing}\",\"receives\":{receives},\"redriven\":{redriven}");
+    render::json_behind(members, &placed)
 }
 
 async fn redrive(session: &Session, command: QueueRedrive, output: Output) -> Result<(), Failure> {

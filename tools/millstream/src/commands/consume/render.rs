@@ -66,6 +66,16 @@ pub fn json(placed: &Placed<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"}\n");
 }
 
+/// The record as an object that begins with other members: `members` is an object without its closing bracket.
+pub fn json_behind(members: impl Into<Vec<u8>>, placed: &Placed<'_>) -> Vec<u8> {
+    let mut line = members.into();
+    let open = line.len();
+    json(placed, &mut line);
+    // The record's own opening bracket.
+    line[open] = b',';
+    line
+}
+
 /// Appends the value and a line break; a tombstone is an empty line.
 pub fn value(placed: &Placed<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(placed.record.value.as_deref().unwrap_or_default());
