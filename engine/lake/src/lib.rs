@@ -45,6 +45,7 @@
 #![forbid(unsafe_code)]
 
 mod build;
+pub mod doctor;
 mod error;
 mod json;
 mod judge;
