@@ -1,6 +1,7 @@
 //! What a request asks for, as far as faults are concerned: which operation, on which key.
 
-use hyper::{Method, Uri};
+use hyper::http::request::Parts;
+use hyper::{Method, header};
 use percent_encoding::percent_decode_str;
 
 /// The kinds of operation that can be made to fail. Operations on buckets are none of them.
@@ -33,11 +34,14 @@ pub struct Asked {
     pub bucket: String,
     /// The object's key; a list's prefix.
     pub key: String,
+    /// Whether it is done under a condition only: others are never told of a conflict, by chance.
+    pub is_conditional: bool,
 }
 
 impl Asked {
     /// Reads a path-style request; `None` for what is asked of a bucket, or is no S3.
-    pub fn parse(method: &Method, uri: &Uri) -> Option<Asked> {
+    pub fn parse(request: &Parts) -> Option<Asked> {
+        let Parts { method, uri, headers, .. } = request;
         let path = percent_decode_str(uri.path().strip_prefix('/')?).decode_utf8().ok()?;
         let (bucket, key) = path.split_once('/').unwrap_or((&path, ""));
         let query = || url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
@@ -52,7 +56,14 @@ impl Asked {
         };
         let prefix = || query().find(|(name, _)| name == "prefix").map(|(_, value)| value.into_owned());
         let key = if operation == Operation::List { prefix().unwrap_or_default() } else { key.to_owned() };
-        Some(Asked { operation, bucket: bucket.to_owned(), key })
+        let is_conditional = headers.contains_key(header::IF_NONE_MATCH) || headers.contains_key(header::IF_MATCH);
+        Some(Asked { operation, bucket: bucket.to_owned(), key, is_conditional })
+    }
+
+    /// A request without a condition.
+    #[cfg(test)]
+    pub fn plain(operation: Operation, bucket: &str, key: &str) -> Asked {
+        Asked { operation, bucket: bucket.to_owned(), key: key.to_owned(), is_conditional: false }
     }
 }
 
@@ -61,8 +72,9 @@ mod tests {
     use super::*;
 
     fn asked(method: Method, uri: &str) -> Option<(Operation, String)> {
-        let asked = Asked::parse(&method, &uri.parse().expect("a URI"))?;
-        assert_eq!(asked.bucket, "b");
+        let request = hyper::Request::builder().method(method).uri(uri).header("If-None-Match", "*").body(());
+        let asked = Asked::parse(&request.expect("a request").into_parts().0)?;
+        assert_eq!((asked.bucket.as_str(), asked.is_conditional), ("b", true));
         Some((asked.operation, asked.key))
     }
 

@@ -51,11 +51,11 @@ impl Chaos {
         if chance % 1_000 >= u64::from(self.per_mille[asked.operation as usize]) {
             return None;
         }
-        let acts = self.acts(asked.operation);
+        let acts = self.acts(asked);
         acts.get(((chance >> 32) % acts.len() as u64) as usize).copied()
     }
 
-    fn acts(&self, operation: Operation) -> Vec<Act> {
+    fn acts(&self, asked: &Asked) -> Vec<Act> {
         let mut acts = vec![
             Act::Refuse(Refusal::InternalError),
             Act::Refuse(Refusal::SlowDown),
@@ -64,17 +64,15 @@ impl Chaos {
             Act::ApplyThenHangUp,
             Act::ApplyThenAnswerAfter(self.late),
         ];
-        if matches!(operation, Operation::Put | Operation::Delete) {
+        if matches!(asked.operation, Operation::Put | Operation::Delete) {
             acts.push(Act::ApplyThenRefuse(Refusal::InternalError));
             acts.push(Act::HangUpThenApplyAfter(self.late));
         }
-        match operation {
-            Operation::Put => acts.extend([
-                Act::Refuse(Refusal::Conflict),
-                Act::ApplyThenRefuse(Refusal::Conflict),
-                Act::CutRequest,
-                Act::Unlisted { lists: 2 },
-            ]),
+        if asked.operation == Operation::Put && asked.is_conditional {
+            acts.extend([Act::Refuse(Refusal::Conflict), Act::ApplyThenRefuse(Refusal::Conflict)]);
+        }
+        match asked.operation {
+            Operation::Put => acts.extend([Act::CutRequest, Act::Unlisted { lists: 2 }]),
             Operation::Get | Operation::List => acts.push(Act::CutAnswer),
             Operation::Head | Operation::Delete => {}
         }
@@ -101,7 +99,7 @@ mod tests {
     use super::*;
 
     fn draws(chaos: &Chaos, operation: Operation) -> Vec<Option<Act>> {
-        let asked = |n: u64| Asked { operation, bucket: "b".into(), key: format!("k{}", n % 100) };
+        let asked = |n: u64| Asked::plain(operation, "b", &format!("k{}", n % 100));
         (0..10_000).map(|n| chaos.draw(&asked(n), n / 100)).collect()
     }
 
@@ -117,7 +115,7 @@ mod tests {
                 _ => assert!((2_800..3_200).contains(&faulty), "{operation:?}: {faulty}"),
             }
             let kinds: HashSet<_> = drawn.iter().flatten().collect();
-            assert_eq!(kinds.len(), if faulty == 0 { 0 } else { chaos.acts(operation).len() });
+            assert_eq!(kinds.len(), if faulty == 0 { 0 } else { chaos.acts(&Asked::plain(operation, "b", "k")).len() });
             assert_eq!(drawn, draws(&chaos.clone(), operation));
         }
         assert_ne!(draws(&chaos, Operation::Put), draws(&Chaos::everywhere(8, 300), Operation::Put));

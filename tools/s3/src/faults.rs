@@ -45,9 +45,9 @@ pub enum Act {
     CutRequest,
     /// It is done; half of the answer's body is sent, which says that it is longer, then the connection is closed.
     CutAnswer,
-    /// For puts: it is done, and the next so many lists of its bucket do not show it.
+    /// For puts: it is done, and the next so many lists of its bucket do not show it, if it is new.
     Unlisted {
-        /// How many lists.
+        /// How many pages of lists.
         lists: u32,
     },
 }
@@ -74,7 +74,7 @@ impl Fault {
         self
     }
 
-    /// Only where the key has this in it.
+    /// Only where the key has this in it; a list's key is its prefix, DeleteObjects has none.
     #[must_use]
     pub fn key(mut self, part: &str) -> Self {
         part.clone_into(&mut self.key);
@@ -186,7 +186,7 @@ impl Faults {
         let tally = &mut inner.tallies[asked.operation as usize];
         tally.requests += 1;
         tally.faulty += u64::from(act.is_some());
-        let Asked { operation, bucket, key } = asked.clone();
+        let Asked { operation, bucket, key, .. } = asked.clone();
         inner.seen.push_back(Seen { operation, bucket, key, act, status: None });
         let number = inner.seen_first + inner.seen.len() as u64 - 1;
         if inner.seen.len() > SEEN_MAX {
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn each_fault_happens_once_to_the_first_request_it_is_meant_for() {
         let faults = Faults::default();
-        let ask = |operation, key: &str| faults.draw(&Asked { operation, bucket: "b".into(), key: key.into() }).1;
+        let ask = |operation, key: &str| faults.draw(&Asked::plain(operation, "b", key)).1;
         faults.push(Fault::new(Act::HangUp).on(Operation::Put).key("owner"));
         faults.push(Fault::new(Act::CutRequest).on(Operation::Put).after(2));
         faults.push(Fault::new(Act::CutAnswer).on(Operation::Get).on(Operation::List));

@@ -32,15 +32,15 @@ impl Front {
 
     /// Answers one request; an error closes its connection.
     pub async fn answer(self, request: Request<Incoming>) -> Result<Response<Body>, HttpError> {
-        let Some(asked) = Asked::parse(request.method(), request.uri()) else {
-            return self.service.call(request.map(Body::from)).await;
+        let (head, body) = request.into_parts();
+        let Some(asked) = Asked::parse(&head) else {
+            return self.service.call(Request::from_parts(head, Body::from(body))).await;
         };
         let (number, act) = self.faults.draw(&asked);
         tracing::debug!(operation = ?asked.operation, key = asked.key, ?act, "asked");
         let Some(act) = act else {
-            return self.apply(number, request.map(Body::from)).await;
+            return self.apply(number, Request::from_parts(head, Body::from(body))).await;
         };
-        let (head, body) = request.into_parts();
         if act == Act::CutRequest {
             read_half(body).await;
             return Err(hang_up());
@@ -74,7 +74,7 @@ impl Front {
             }
             Act::CutAnswer => cut(self.apply(number, request).await?).await,
             Act::Unlisted { lists } => {
-                // Before it can be listed at all; whatever was there under its name is hidden with it.
+                // Before it can be listed at all.
                 self.store.hide(&asked.bucket, &asked.key, lists);
                 self.apply(number, request).await
             }

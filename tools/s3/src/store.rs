@@ -168,9 +168,11 @@ impl Store {
         behind.take_while(|key| key.starts_with(prefix)).cloned().collect()
     }
 
-    /// The next so many pages of lists of that bucket do not show this key.
+    /// The next so many pages of lists of that bucket do not show this key, which is about to be put; what was there before
+    /// stays in sight.
     pub(crate) fn hide(&self, bucket: &str, key: &str, lists: u32) {
-        if let Some(of_bucket) = self.buckets.lock().get_mut(bucket) {
+        let mut buckets = self.buckets.lock();
+        if let Some(of_bucket) = buckets.get_mut(bucket).filter(|of_bucket| !of_bucket.objects.contains_key(key)) {
             of_bucket.unlisted.insert(key.to_owned(), lists);
         }
     }
