@@ -87,7 +87,7 @@ async fn a_lake_lands_every_record_once_over_another_server() {
     let Some(moto) = Moto::start().await else { return };
     for (bucket, format) in [("parquet", LakeFormat::Parquet), ("ndjson", LakeFormat::Ndjson)] {
         moto.make_bucket(bucket).await;
-        let client = client(&format!("http://{}", moto.address), ["any", "thing"], bucket, 2);
+        let client = client(&format!("http://{}", moto.address), ["any", "thing"], bucket, TIMEOUT, 2);
         let mut feed = Feed::new(3);
         for _ in 0..3 {
             (0..3).for_each(|partition| feed.append(partition, 100));

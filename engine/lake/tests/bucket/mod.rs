@@ -17,15 +17,18 @@ use serde_json::Value;
 
 use crate::common::{LAKE, Machine, World, as_sources};
 
-/// How long the tests' clients wait for an answer.
-pub const PATIENCE: Duration = Duration::from_millis(400);
-
-/// A client of S3 that gives up soon. Its own retries come first, if it has any: an answer that it has lost is then
+/// A client of S3 that waits so long for an answer, and tries again so often. Its own retries come first, if it has any: an answer that it has lost is then
 /// "it exists" to a lake.
-pub fn client(endpoint: &str, [key, secret]: [&str; 2], bucket: &str, retries: usize) -> Arc<AmazonS3> {
-    let backoff = BackoffConfig { init_backoff: Duration::from_millis(2), max_backoff: PATIENCE, base: 2.0 };
+pub fn client(
+    endpoint: &str,
+    [key, secret]: [&str; 2],
+    bucket: &str,
+    patience: Duration,
+    retries: usize,
+) -> Arc<AmazonS3> {
+    let backoff = BackoffConfig { init_backoff: Duration::from_millis(2), max_backoff: patience, base: 2.0 };
     let retry = RetryConfig { max_retries: retries, backoff, ..RetryConfig::default() };
-    let options = ClientOptions::new().with_allow_http(true).with_timeout(PATIENCE);
+    let options = ClientOptions::new().with_allow_http(true).with_timeout(patience);
     let client = AmazonS3Builder::new()
         .with_endpoint(endpoint)
         .with_bucket_name(bucket)
