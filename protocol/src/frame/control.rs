@@ -212,7 +212,7 @@ pub enum Request {
         /// Its name.
         name: String,
     },
-    /// All lakes. Answer: `Lakes`.
+    /// All lakes. Answer: `Lakes`, with the text of declared schemas left out: a lake's status has it.
     ListLakes,
     /// How far a lake is. Answer: `LakeStatus`.
     LakeStatus {
