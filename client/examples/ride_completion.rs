@@ -18,8 +18,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use millstream_client::{
-    Client, Code, Delivery, LakeConfig, LocalServer, Message, Offset, QueueBackoff, QueueConfig, QueueInfo,
-    QueueStart, Record, RedriveOptions, Start, StreamConfig,
+    Client, Code, Delivery, LakeConfig, LocalServer, Message, Offset, QueueBackoff, QueueConfig, QueueInfo, QueueStart,
+    Record, RedriveOptions, Start, StreamConfig,
 };
 use serde_json::Value;
 use tokio::sync::watch;

@@ -66,13 +66,9 @@ fn request() -> impl Strategy<Value = Request> {
 }
 
 fn status() -> impl Strategy<Value = LakeStatus> {
-    let partition =
-        any::<(u32, u64, u64, u64)>().prop_map(|(partition, landed_end, read_end, high_watermark)| LakePartition {
-            partition,
-            landed_end,
-            read_end,
-            high_watermark,
-        });
+    let partition = any::<(u32, u64, u64, u64)>().prop_map(|(partition, landed_end, read_end, high_watermark)| {
+        LakePartition { partition, landed_end, read_end, high_watermark }
+    });
     let counts = any::<(u64, u64, u64, u64, u64, u64, u32)>();
     (config(), vec(partition, 0..6), counts, any::<(u64, i64, i64)>(), text(), text()).prop_map(
         |(config, partitions, counts, times, error, last_error)| {
@@ -157,12 +153,8 @@ fn the_largest_messages_about_lakes_fit_into_their_frames() {
         layout: "l".repeat(LAKE_LAYOUT_BYTES_MAX),
         ..LakeConfig::new(name.clone(), name.clone(), "u".repeat(LAKE_URL_BYTES_MAX))
     };
-    let landed = |partition| LakePartition {
-        partition,
-        landed_end: u64::MAX,
-        read_end: u64::MAX,
-        high_watermark: u64::MAX,
-    };
+    let landed =
+        |partition| LakePartition { partition, landed_end: u64::MAX, read_end: u64::MAX, high_watermark: u64::MAX };
     let status = LakeStatus {
         config: config.clone(),
         partitions: (0..PARTITIONS_MAX).map(landed).collect(),

@@ -9,8 +9,8 @@ use millstream_protocol::batch::{
 use millstream_protocol::frame::consume::BatchesPrefix;
 use millstream_protocol::frame::control::{
     Cleanup, Compaction, ConsumeEvent, ConsumeMode, ConsumeOpen, ConsumeOpened, ConsumePosition, ConsumeStart,
-    CreateMode, Durability, Message, PartitionInfo, PartitionState,
-    Request, Response, Start, StreamConfig, StreamInfo, StreamSummary,
+    CreateMode, Durability, Message, PartitionInfo, PartitionState, Request, Response, Start, StreamConfig, StreamInfo,
+    StreamSummary,
 };
 use millstream_protocol::frame::group::{
     AssignedPartition, Assignment, CommittedOffset, GroupHeartbeat, GroupJoin, GroupReset, Membership, OffsetCommit,

@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use millstream_broker::catalog::{Catalog, Event, Input, LakeEntry, QueueEvent, QueueInput};
 use millstream_log::Machine;
-use millstream_protocol::frame::control::{Compaction, LakeColumns, LakeCompression, LakeConfig, LakeFormat, StreamConfig};
+use millstream_protocol::frame::control::{
+    Compaction, LakeColumns, LakeCompression, LakeConfig, LakeFormat, StreamConfig,
+};
 use millstream_protocol::frame::queue::{QueueBackoff, QueueConfig, QueueOrdering};
 use millstream_protocol::limits::PRODUCER_NAMES_MAX;
 use millstream_protocol::{Code, Incarnation, ProducerId, QueueId, StreamId, Timestamp};

@@ -6,19 +6,17 @@ use std::path::{Path, PathBuf};
 
 use millstream_protocol::Code;
 use millstream_protocol::frame::control::{
-    LakeConfig, LakeFormat, LakeStatus, Message, Request, Response, StreamConfig, StreamInfo,
+    LakeCompression, LakeConfig, LakeFormat, LakeStatus, Message, Request, Response, StreamConfig, StreamInfo,
 };
 use support::{Client, Rig, batch, get, until};
 
 fn lake(name: &str, directory: &Path) -> LakeConfig {
     LakeConfig {
-        name: name.into(),
-        stream: "rides".into(),
-        url: format!("file://{}", directory.display()),
         format: LakeFormat::Ndjson,
-        roll_bytes: 64 << 20,
+        compression: LakeCompression::None,
         // Far beyond the test: only a flush lands.
         roll_age_ms: 3_600_000,
+        ..LakeConfig::new(name, "rides", format!("file://{}", directory.display()))
     }
 }
 

@@ -6,7 +6,9 @@ mod support;
 use std::time::Duration;
 
 use millstream_protocol::Code;
-use millstream_protocol::frame::control::{CreateMode, LakeCompression, LakeConfig, LakeFormat, Message, Request, StreamConfig};
+use millstream_protocol::frame::control::{
+    CreateMode, LakeCompression, LakeConfig, LakeFormat, Message, Request, StreamConfig,
+};
 use millstream_protocol::frame::hello::Hello;
 use millstream_protocol::frame::produce::OpenProduce;
 use millstream_protocol::frame::{FRAME_HEADER_BYTES, Kind, Refusal};

@@ -16,8 +16,8 @@ use super::group::{
     OffsetCommit, StreamPartition,
 };
 pub use super::lake::{
-    LakeAudit, LakeColumn, LakeColumns, LakeCompression, LakeConfig, LakeDelivery, LakeFormat, LakePartition, LakePreview,
-    LakeRetry, LakeStatus,
+    LakeAudit, LakeColumn, LakeColumns, LakeCompression, LakeConfig, LakeDelivery, LakeFormat, LakePartition,
+    LakePreview, LakeRetry, LakeStatus,
 };
 use super::queue::{
     PeekedMessage, QueueConfig, QueueInfo, QueueOpen, QueueOpened, QueueStart, QueueSummary, RedriveInfo,

@@ -105,6 +105,9 @@ fn audit() -> LakeAudit {
         lost: 4,
         compared: 1_007,
         findings: 105,
-        named: vec!["partition 0: the file a.parquet is not there".into(), "partition 1: offset 7 is there twice".into()],
+        named: vec![
+            "partition 0: the file a.parquet is not there".into(),
+            "partition 1: offset 7 is there twice".into(),
+        ],
     }
 }

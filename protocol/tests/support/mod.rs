@@ -11,8 +11,8 @@ use millstream_protocol::batch::{BatchBuilder, BatchView, Codec, Stamp, stamp};
 use millstream_protocol::frame::consume::BatchesPrefix;
 use millstream_protocol::frame::control::{
     Cleanup, Compaction, ConsumeEvent, ConsumeMode, ConsumeOpen, ConsumeOpened, ConsumePosition, ConsumeStart,
-    CreateMode, Durability, Message, NextSequence, PartitionInfo,
-    PartitionRecovery, PartitionState, RecoveryInfo, Request, Response, Start, StreamConfig, StreamInfo, StreamSummary,
+    CreateMode, Durability, Message, NextSequence, PartitionInfo, PartitionRecovery, PartitionState, RecoveryInfo,
+    Request, Response, Start, StreamConfig, StreamInfo, StreamSummary,
 };
 use millstream_protocol::frame::group::{
     AssignedPartition, Assignment, CommitResult, CommittedOffset, GroupHeartbeat, GroupInfo, GroupJoin, GroupMember,

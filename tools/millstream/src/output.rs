@@ -76,6 +76,7 @@ pub struct Output {
     /// How stderr is painted.
     pub err: Paint,
     stderr_is_terminal: bool,
+    stdout_is_terminal: bool,
 }
 
 impl Output {
@@ -88,8 +89,9 @@ impl Output {
             ColourChoice::Auto if is_terminal && !plain => Paint::Colour,
             _ => Paint::Plain,
         };
-        let stderr_is_terminal = io::stderr().is_terminal();
-        Self { json, out: paint(io::stdout().is_terminal()), err: paint(stderr_is_terminal), stderr_is_terminal }
+        let (stderr_is_terminal, stdout_is_terminal) = (io::stderr().is_terminal(), io::stdout().is_terminal());
+        let (out, err) = (paint(stdout_is_terminal), paint(stderr_is_terminal));
+        Self { json, out, err, stderr_is_terminal, stdout_is_terminal }
     }
 
     /// A result: for machines as one line of JSON, for people as `text` makes it.
@@ -110,6 +112,11 @@ impl Output {
         out.write_all(b"\n")?;
         out.flush()?;
         Ok(())
+    }
+
+    /// Whether results go to a terminal, where a line can be written over.
+    pub fn is_on_terminal(&self) -> bool {
+        self.stdout_is_terminal
     }
 
     /// Something worth knowing that is no result, on stderr.
