@@ -20,7 +20,7 @@ use crate::output::{Align, Output, Paint, Table, count, counted};
 /// How many of the newest records a dry run looks at.
 const PREVIEW_RECORDS: u32 = 1_000;
 /// Names in a layout that are no fields of the record.
-const NOT_FIELDS: [&str; 2] = ["ts", "arrival"];
+const NOT_FIELDS: [&str; 3] = ["ts", "arrival", "$"];
 
 /// The lake that is asked for.
 ///
@@ -108,7 +108,7 @@ fn nearest_field(layout: &str, columns: &[LakeColumn]) -> Option<(String, String
     })
 }
 
-/// The record's top-level fields that a layout names: `{carrier}`, `{at.city}`, `{time:%Y}`.
+/// The record's top-level fields that a layout names: `{carrier}`, `{at.city}`, `{time:%Y}`, but not `{$.ts}`.
 fn fields(layout: &str) -> impl Iterator<Item = &str> {
     let parts = layout.split('{').skip(1).filter_map(|part| part.split_once('}'));
     let names = parts.filter_map(|(inside, _)| inside.split([':', '.']).next());
@@ -259,7 +259,7 @@ mod tests {
         let meant = |layout: &str| nearest_field(layout, &columns);
         assert_eq!(meant("c={carier}/d={ts:%Y}"), Some(("carier".into(), "carrier".into())));
         assert_eq!(meant("d={time_huor:%Y-%m-%d}"), Some(("time_huor".into(), "time_hour".into())));
-        for none in ["", "c={carrier}", "{ts:%Y}", "{weather}", "{unfinished", "}{"] {
+        for none in ["", "c={carrier}", "{ts:%Y}/{$.carrier}", "{weather}", "{unfinished", "}{"] {
             assert_eq!(meant(none), None, "{none}");
         }
     }
