@@ -49,7 +49,7 @@ pub(crate) struct Lakes {
     stopping: CancellationToken,
     running: Mutex<HashMap<String, Arc<Running>>>,
     /// Held over each preview.
-    previews: tokio::sync::Mutex<()>,
+    previews: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// One lake's sink.
@@ -96,7 +96,7 @@ impl Running {
 
 impl Lakes {
     pub fn new(broker: Arc<Broker>, settings: LakeSettings) -> Self {
-        let (changes, previews) = (tokio::sync::Mutex::default(), tokio::sync::Mutex::default());
+        let (changes, previews) = (tokio::sync::Mutex::default(), Arc::default());
         Self { broker, settings, changes, stopping: CancellationToken::new(), running: Mutex::default(), previews }
     }
 
@@ -142,8 +142,13 @@ impl Lakes {
         self.broker.check_lake(&config).map_err(broker_refusal)?;
         let (_, sources) = self.sources(&config)?;
         let preview = async {
-            let _one = self.previews.lock().await;
-            blocking(move || Sink::preview(&config, &sources, records)).await?.map_err(|error| error.refusal())
+            let one = Arc::clone(&self.previews).lock_owned().await;
+            // Held to the work's end, even if its client leaves meanwhile.
+            let preview = blocking(move || {
+                let _one = one;
+                Sink::preview(&config, &sources, records)
+            });
+            preview.await?.map_err(|error| error.refusal())
         };
         tokio::select! {
             preview = preview => preview,

@@ -114,9 +114,14 @@ impl Output {
         Ok(())
     }
 
-    /// Whether results go to a terminal, where a line can be written over.
-    pub fn is_on_terminal(&self) -> bool {
-        self.stdout_is_terminal
+    /// A line of results that is written over, cut to the terminal's width; `None` where results do not go to a terminal.
+    pub fn live_line(&self) -> Option<ProgressBar> {
+        if self.json || !self.stdout_is_terminal {
+            return None;
+        }
+        let line = ProgressBar::with_draw_target(None, ProgressDrawTarget::stdout());
+        line.set_style(ProgressStyle::with_template("{wide_msg}").expect("the template is legal"));
+        Some(line)
     }
 
     /// Something worth knowing that is no result, on stderr.

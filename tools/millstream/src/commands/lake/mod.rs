@@ -19,7 +19,7 @@ use crate::cli::lake::Lake;
 use crate::context::ServerFlags;
 use crate::exit::Failure;
 use crate::output::{Align, Output, Table, counted};
-use crate::time::span;
+use crate::time::{now, span};
 
 pub(super) use add::lake_url;
 
@@ -119,7 +119,7 @@ async fn flush(session: &Session, name: &str, timeout: Duration, output: Output)
             });
         }
     };
-    output.result(&StatusView::from(&status), |_| {
+    output.result(&StatusView::new(&status, now()), |_| {
         let rejected = match status.rejected {
             0 => String::new(),
             n => format!(", {} rejected (see errors/ there)", counted(n, "record")),

@@ -24,6 +24,19 @@ pub(super) struct Pace {
     looks: VecDeque<Look>,
 }
 
+/// When all that is in the stream will have been read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outlook {
+    /// It has been.
+    CaughtUp,
+    /// In that time, at this pace.
+    In(Duration),
+    /// Not at this pace.
+    Never,
+    /// One look is no pace.
+    Unknown,
+}
+
 /// What follows from them.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Progress {
@@ -33,8 +46,8 @@ pub(super) struct Progress {
     pub produced_per_second: f64,
     /// Offsets that have not been read.
     pub unread: u64,
-    /// When all will have been read at this pace: zero if all has been, `None` if never.
-    pub caught_up_in: Option<Duration>,
+    /// When all will have been.
+    pub outlook: Outlook,
 }
 
 impl Pace {
@@ -52,13 +65,14 @@ impl Pace {
         let produced_per_second = rate(first.produced, look.produced);
         let unread = look.produced.saturating_sub(look.read);
         let gains = rate(first.read, look.read) - produced_per_second;
-        let caught_up_in = match unread {
-            0 => Some(Duration::ZERO),
+        let outlook = match unread {
+            0 => Outlook::CaughtUp,
+            _ if seconds == 0.0 => Outlook::Unknown,
             // A rounding error above nothing would be a time beyond all clocks.
-            _ if gains > 1e-6 => Duration::try_from_secs_f64(unread as f64 / gains).ok(),
-            _ => None,
+            _ if gains > 1e-6 => Duration::try_from_secs_f64(unread as f64 / gains).map_or(Outlook::Never, Outlook::In),
+            _ => Outlook::Never,
         };
-        Progress { landed_per_second: rate(first.landed, look.landed), produced_per_second, unread, caught_up_in }
+        Progress { landed_per_second: rate(first.landed, look.landed), produced_per_second, unread, outlook }
     }
 }
 
@@ -74,18 +88,18 @@ mod tests {
     fn it_says_when_a_lake_has_caught_up_with_a_stream_that_grows() {
         let mut pace = Pace::default();
         let first = pace.step(at(0), 0, 0, 10_000);
-        assert_eq!((first.unread, first.caught_up_in), (10_000, None), "one look is no pace");
+        assert_eq!((first.unread, first.outlook), (10_000, Outlook::Unknown), "one look is no pace");
         let next = pace.step(at(10), 2_000, 3_000, 11_000);
         assert_eq!((next.landed_per_second, next.produced_per_second), (200.0, 100.0));
-        assert_eq!((next.unread, next.caught_up_in), (8_000, Some(at(40))), "it gains 200 a second");
+        assert_eq!((next.unread, next.outlook), (8_000, Outlook::In(at(40))), "it gains 200 a second");
     }
 
     #[test]
     fn a_lake_that_has_read_all_has_caught_up_and_one_that_falls_behind_never_does() {
         let mut pace = Pace::default();
-        assert_eq!(pace.step(at(0), 50, 100, 100).caught_up_in, Some(Duration::ZERO));
-        assert_eq!(pace.step(at(1), 50, 110, 200).caught_up_in, None);
-        assert_eq!(pace.step(at(2), 50, 300, 300).caught_up_in, Some(Duration::ZERO));
+        assert_eq!(pace.step(at(0), 50, 100, 100).outlook, Outlook::CaughtUp);
+        assert_eq!(pace.step(at(1), 50, 110, 200).outlook, Outlook::Never);
+        assert_eq!(pace.step(at(2), 50, 300, 300).outlook, Outlook::CaughtUp);
     }
 
     #[test]

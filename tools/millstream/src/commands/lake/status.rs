@@ -1,6 +1,5 @@
 //! `millstream lake status`, once or again and again.
 
-use std::io::{self, Write};
 use std::time::Duration;
 
 use millstream_protocol::Timestamp;
@@ -9,7 +8,7 @@ use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::super::Session;
-use super::pace::{Pace, Progress};
+use super::pace::{Outlook, Pace, Progress};
 use super::view::{StatusView, delivery, files, freshness_ms, place, waiting};
 use crate::cli::lake;
 use crate::exit::Failure;
@@ -36,7 +35,8 @@ pub(super) async fn run(session: &Session, command: &lake::LakeStatus, output: O
         Some(interval) => watch(session, &command.name, interval, output).await,
         None => {
             let status = ask(session, &command.name).await?;
-            output.result(&StatusView::from(&status), |paint| description(&status, now(), paint))
+            let now = now();
+            output.result(&StatusView::new(&status, now), |paint| description(&status, now, paint))
         }
     }
 }
@@ -54,7 +54,7 @@ async fn watch(session: &Session, name: &str, interval: Duration, output: Output
     let mut pace = Pace::default();
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let in_place = output.is_on_terminal() && !output.json;
+    let live = output.live_line();
     let interrupted = tokio::signal::ctrl_c();
     tokio::pin!(interrupted);
     loop {
@@ -71,16 +71,13 @@ async fn watch(session: &Session, name: &str, interval: Duration, output: Output
         let progress =
             pace.step(started.elapsed(), sum(|p| p.landed_end), sum(|p| p.read_end), sum(|p| p.high_watermark));
         let view = WatchView::new(&status, &progress, now());
-        if in_place {
-            let mut out = io::stdout().lock();
-            write!(out, "\r\u{1b}[2K{}", line(&view, output.out))?;
-            out.flush()?;
-        } else {
-            output.result(&view, |paint| line(&view, paint))?;
+        match &live {
+            Some(live) => live.set_message(line(&view, output.out)),
+            None => output.result(&view, |paint| line(&view, paint))?,
         }
     }
-    if in_place {
-        output.line("")?;
+    if let Some(live) = live {
+        live.abandon();
     }
     Ok(())
 }
@@ -98,12 +95,18 @@ struct WatchView<'a> {
     oldest_waiting_ms: u64,
     freshness_ms: Option<u64>,
     caught_up_in_ms: Option<u64>,
+    #[serde(skip)]
+    outlook: Outlook,
     error: Option<&'a str>,
 }
 
 impl<'a> WatchView<'a> {
     fn new(status: &'a LakeStatus, progress: &Progress, now: Timestamp) -> Self {
-        let ms = |left: Duration| u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        let caught_up_in_ms = match progress.outlook {
+            Outlook::CaughtUp => Some(0),
+            Outlook::In(left) => Some(ms(left)),
+            Outlook::Never | Outlook::Unknown => None,
+        };
         Self {
             time_ms: now.0,
             rows: status.rows,
@@ -115,7 +118,8 @@ impl<'a> WatchView<'a> {
             unread: progress.unread,
             oldest_waiting_ms: status.oldest_waiting_ms,
             freshness_ms: freshness_ms(status, now.0),
-            caught_up_in_ms: progress.caught_up_in.map(ms),
+            caught_up_in_ms,
+            outlook: progress.outlook,
             error: (!status.error.is_empty()).then_some(&status.error),
         }
     }
@@ -130,11 +134,12 @@ fn line(view: &WatchView<'_>, paint: Paint) -> String {
         format!("{}/s", paint.cyan(&three_digits(view.landed_per_second))),
         format!("lag {} ({})", counted(view.waiting, "record"), seconds(view.oldest_waiting_ms)),
     ];
-    parts.push(match view.caught_up_in_ms {
-        Some(0) => paint.green("caught up"),
-        Some(left) => format!("caught up in about {}", roughly(left)),
-        None => "not catching up".to_owned(),
-    });
+    match view.outlook {
+        Outlook::Unknown => {}
+        Outlook::CaughtUp => parts.push(paint.green("caught up")),
+        Outlook::In(left) => parts.push(format!("caught up in about {}", roughly(ms(left)))),
+        Outlook::Never => parts.push(paint.yellow("not catching up")),
+    }
     if view.rejected > 0 {
         parts.push(paint.yellow(&format!("{} rejected", count(view.rejected))));
     }
@@ -143,6 +148,10 @@ fn line(view: &WatchView<'_>, paint: Paint) -> String {
         parts.push(paint.red(&printable(&error.replace('\n', " "))));
     }
     parts.join("  ")
+}
+
+fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A time to come, without digits that nobody can know.

@@ -1,5 +1,6 @@
 //! Lakes and their status as programs read them, and the words that people read.
 
+use millstream_protocol::Timestamp;
 use millstream_protocol::frame::control::{LakeColumns, LakeConfig, LakeDelivery, LakePartition, LakeStatus};
 use serde::Serialize;
 
@@ -110,6 +111,7 @@ pub(super) struct StatusView<'a> {
     open_files: u32,
     oldest_waiting_ms: u64,
     newest_landed_ms: Option<i64>,
+    freshness_ms: Option<u64>,
     error: Option<&'a str>,
     last_error: Option<&'a str>,
     last_error_ms: Option<i64>,
@@ -124,8 +126,8 @@ struct PartitionView {
     high_watermark: u64,
 }
 
-impl<'a> From<&'a LakeStatus> for StatusView<'a> {
-    fn from(status: &'a LakeStatus) -> Self {
+impl<'a> StatusView<'a> {
+    pub fn new(status: &'a LakeStatus, now: Timestamp) -> Self {
         let partition = |p: &LakePartition| PartitionView {
             partition: p.partition,
             landed_end: p.landed_end,
@@ -144,6 +146,7 @@ impl<'a> From<&'a LakeStatus> for StatusView<'a> {
             open_files: status.open_files,
             oldest_waiting_ms: status.oldest_waiting_ms,
             newest_landed_ms: (status.newest_landed_ms != 0).then_some(status.newest_landed_ms),
+            freshness_ms: freshness_ms(status, now.0),
             error: (!status.error.is_empty()).then_some(&status.error),
             last_error: (!status.last_error.is_empty()).then_some(&status.last_error),
             last_error_ms: (status.last_error_ms != 0).then_some(status.last_error_ms),
