@@ -16,8 +16,8 @@ use super::group::{
     OffsetCommit, StreamPartition,
 };
 pub use super::lake::{
-    LakeAudit, LakeColumn, LakeColumns, LakeCompression, LakeConfig, LakeDelivery, LakeFormat, LakePartition, LakePreview,
-    LakeRetry, LakeStatus,
+    LakeAudit, LakeColumn, LakeColumns, LakeCompression, LakeConfig, LakeDelivery, LakeFormat, LakePartition,
+    LakePreview, LakeRetry, LakeStatus,
 };
 use super::queue::{
     PeekedMessage, QueueConfig, QueueInfo, QueueOpen, QueueOpened, QueueStart, QueueSummary, RedriveInfo,
@@ -212,7 +212,7 @@ pub enum Request {
         /// Its name.
         name: String,
     },
-    /// All lakes. Answer: `Lakes`.
+    /// All lakes. Answer: `Lakes`, with the text of declared schemas left out: a lake's status has it.
     ListLakes,
     /// How far a lake is. Answer: `LakeStatus`.
     LakeStatus {

@@ -36,6 +36,39 @@ pub enum LakeCompression {
     Gzip,
 }
 
+impl LakeFormat {
+    /// How files of this format may be compressed.
+    pub fn compressions(self) -> &'static [LakeCompression] {
+        match self {
+            LakeFormat::Parquet => {
+                &[LakeCompression::Zstd, LakeCompression::Snappy, LakeCompression::Lz4, LakeCompression::None]
+            }
+            LakeFormat::Ndjson => &[LakeCompression::Zstd, LakeCompression::Gzip, LakeCompression::None],
+        }
+    }
+
+    /// Its name, as it is written: `parquet`, `ndjson`.
+    pub fn name(self) -> &'static str {
+        match self {
+            LakeFormat::Parquet => "parquet",
+            LakeFormat::Ndjson => "ndjson",
+        }
+    }
+}
+
+impl LakeCompression {
+    /// Its name, as it is written: `none`, `zstd`, `snappy`, `lz4`, `gzip`.
+    pub fn name(self) -> &'static str {
+        match self {
+            LakeCompression::None => "none",
+            LakeCompression::Zstd => "zstd",
+            LakeCompression::Snappy => "snappy",
+            LakeCompression::Lz4 => "lz4",
+            LakeCompression::Gzip => "gzip",
+        }
+    }
+}
+
 /// Where a Parquet file's columns come from.
 #[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq, Default)]
 pub enum LakeColumns {
@@ -206,7 +239,7 @@ pub struct LakeAudit {
     pub compared: u64,
     /// How many findings there are.
     pub findings: u64,
-    /// The first of them, in words.
+    /// The first of them, in words; at most [`LAKE_FINDINGS_MAX`](crate::limits::LAKE_FINDINGS_MAX).
     pub named: Vec<String>,
 }
 
