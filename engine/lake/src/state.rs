@@ -293,7 +293,8 @@ mod tests {
             name: "a=1/f.parquet".into(),
             schema: 4,
         };
-        let schema = Schema { version: 4, ..Schema::default() };
+        let mut schema = Schema::default();
+        schema.version = 4;
         let round = Round { intents: vec![intent], schemas: vec![schema], retried: None };
         let above = BTreeMap::from([("a=2".to_owned(), Offset(70))]);
         LakeState { files: 1, rows: 38, rejected: 2, above, round: Some(round), ..LakeState::new(INCARNATION, Offset(40)) }

@@ -25,7 +25,7 @@ pub(crate) use raw::RawFile;
 pub use spool::Spool;
 
 use crate::json::{Json, NotJson, Parser, TokenKind};
-use crate::schema::Schema;
+use crate::schema::{LakeSchema, Schema};
 use crate::state::Intent;
 
 /// What all files of one partition have in common.
@@ -42,7 +42,7 @@ pub(crate) struct FileContext {
     pub columns: LakeColumns,
     pub spool_dir: PathBuf,
     /// The lake's schema, of all its partitions.
-    pub schema: Arc<Mutex<Schema>>,
+    pub schema: Arc<Mutex<LakeSchema>>,
 }
 
 impl FileContext {

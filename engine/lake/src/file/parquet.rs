@@ -23,7 +23,7 @@ use parquet::file::properties::WriterProperties;
 use super::spool::{Spool, SpoolWriter};
 use super::{BuildError, FileContext, Pushed, Row};
 use crate::json::{Json, Parser};
-use crate::schema::Schema;
+use crate::schema::{LakeSchema, Schema};
 use crate::shred::{Shredded, Shredder};
 
 /// Bytes of JSON from which a file learns its schema.
@@ -110,7 +110,7 @@ pub(crate) struct ParquetFile {
     partition: i32,
     compression: LakeCompression,
     spool_dir: PathBuf,
-    lake_schema: Arc<Mutex<Schema>>,
+    lake_schema: Arc<Mutex<LakeSchema>>,
 }
 
 enum Stage {
@@ -138,7 +138,7 @@ struct Writing {
 impl ParquetFile {
     /// One that finds its schema in its first rows, beside what the lake knows already.
     pub fn gathering(context: &FileContext) -> ParquetFile {
-        let schema = context.schema.lock().clone();
+        let schema = context.schema.lock().seen().clone();
         Self::new(context, Stage::Gathering(Gathered { schema, ..Gathered::default() }))
     }
 
@@ -170,7 +170,9 @@ impl ParquetFile {
     pub fn push(&mut self, row: &Row<'_>, json: &Json<'_>) -> Result<Pushed, BuildError> {
         match &mut self.stage {
             Stage::Gathering(gathered) => {
-                gathered.schema.observe(json);
+                if gathered.schema.observe(json) {
+                    self.lake_schema.lock().note(&gathered.schema);
+                }
                 gathered.bytes.extend_from_slice(row.value.unwrap_or_default());
                 gathered.rows.push((row.offset, row.timestamp, gathered.bytes.len()));
                 if gathered.bytes.len() >= GATHER_BYTES {
@@ -186,11 +188,7 @@ impl ParquetFile {
     fn settle(&mut self) -> Result<(), BuildError> {
         let Stage::Gathering(gathered) = &mut self.stage else { return Ok(()) };
         let gathered = std::mem::take(gathered);
-        let schema = {
-            let mut schema = self.lake_schema.lock();
-            schema.absorb(&gathered.schema);
-            schema.clone()
-        };
+        let schema = self.lake_schema.lock().settle();
         // All these rows were observed: what does not fit now has no column to fit into.
         let mut writing = self.begin(schema, false)?;
         let mut parser = Parser::default();

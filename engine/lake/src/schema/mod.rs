@@ -58,6 +58,42 @@ const FIRST_FIELD_ID: u32 = 16;
 
 const _: () = assert!(COLUMNS_MAX <= LEAVES_MAX, "a lake of flat records must fit");
 
+/// What a lake knows of its columns, over all partitions: what its files have, and what was seen since the last one was begun.
+#[derive(Debug, Default)]
+pub(crate) struct LakeSchema {
+    settled: Schema,
+    seen: Schema,
+}
+
+impl LakeSchema {
+    /// Files have these columns.
+    pub fn new(settled: Schema) -> LakeSchema {
+        LakeSchema { seen: settled.clone(), settled }
+    }
+
+    /// The columns that files have.
+    pub fn settled(&self) -> &Schema {
+        &self.settled
+    }
+
+    /// What a file that gathers begins with.
+    pub fn seen(&self) -> &Schema {
+        &self.seen
+    }
+
+    /// A file that gathers has seen this.
+    pub fn note(&mut self, observed: &Schema) {
+        self.seen.widen(observed);
+    }
+
+    /// The schema of a file that begins now: what any of the lake's partitions has seen is in it.
+    pub fn settle(&mut self) -> Schema {
+        self.settled.absorb(&self.seen);
+        self.seen = self.settled.clone();
+        self.settled.clone()
+    }
+}
+
 /// The columns of a lake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schema {
@@ -108,6 +144,18 @@ impl Schema {
     /// Returns whether it changed; if so it is a new version, in which each field has an id.
     pub fn absorb(&mut self, other: &Schema) -> bool {
         let before = self.clone();
+        self.widen(other);
+        for index in 0..self.fields.len() {
+            self.fields.node_mut(index).settle();
+            self.fields.node_mut(index).give_ids(&mut self.next_id);
+        }
+        let changed = *self != before;
+        self.version += u32::from(changed);
+        changed
+    }
+
+    /// Widens the schema as far as it may so that whatever fits `other` fits it.
+    fn widen(&mut self, other: &Schema) {
         for field in other.fields.iter() {
             match self.fields.find(&field.name, 0) {
                 Some(index) => {
@@ -132,13 +180,6 @@ impl Schema {
                 None => {}
             }
         }
-        for index in 0..self.fields.len() {
-            self.fields.node_mut(index).settle();
-            self.fields.node_mut(index).give_ids(&mut self.next_id);
-        }
-        let changed = *self != before;
-        self.version += u32::from(changed);
-        changed
     }
 
     /// The newest of several versions of one lake's schema, with whatever only the others know.

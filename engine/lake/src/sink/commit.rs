@@ -161,7 +161,7 @@ impl Lane {
         pending: &mut Pending,
     ) -> Result<(), Trouble> {
         if !pending.is_written {
-            let schema = context.schema.lock().clone();
+            let schema = context.schema.lock().settled().clone();
             let state = LakeState { schema, round: Some(pending.round.clone()), ..self.state.clone() };
             self.write(context, state).await?;
             pending.is_written = true;

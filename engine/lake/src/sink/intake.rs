@@ -437,7 +437,7 @@ impl Intake {
                 Content::Errors(ErrorFile::create(&self.context)?)
             } else {
                 let declared = matches!(self.context.columns, LakeColumns::Declared(_));
-                let schema = declared.then(|| self.context.schema.lock().clone());
+                let schema = declared.then(|| self.context.schema.lock().settled().clone());
                 Content::Data(self.context.open(schema.as_ref())?)
             };
             let file = self.empty(content, appended);

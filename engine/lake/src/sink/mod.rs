@@ -25,7 +25,7 @@ use crate::file::FileContext;
 use crate::layout::Layout;
 use crate::manifest::Manifest;
 use crate::owner::Owner;
-use crate::schema::{Schema, check_loosens, parse_declared};
+use crate::schema::{LakeSchema, Schema, check_loosens, parse_declared};
 use crate::state::LakeState;
 use crate::store::{Location, Store};
 use crate::{LakeError, LakeSettings, Source, audit, preview, settings};
@@ -156,7 +156,7 @@ impl Sink {
             shared: Shared::new(states.iter().map(|(state, _)| Progress::new(state)).collect()),
             key,
             writer: format!("process {} at {}", std::process::id(), now.0),
-            schema: Arc::new(Mutex::new(schema)),
+            schema: Arc::new(Mutex::new(LakeSchema::new(schema))),
             ledger: Box::new(Manifest),
             store: watch::Sender::new(None),
             config,

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use crate::layout::Layout;
 use crate::manifest::Ledger;
-use crate::schema::Schema;
+use crate::schema::LakeSchema;
 use crate::state::LakeState;
 use crate::store::Store;
 use crate::{LakeError, LakeSettings};
@@ -28,7 +28,7 @@ pub(super) struct Context {
     /// Which start of which process this is, for people.
     pub writer: String,
     /// The lake's schema, of all its partitions.
-    pub schema: Arc<Mutex<Schema>>,
+    pub schema: Arc<Mutex<LakeSchema>>,
     pub ledger: Box<dyn Ledger>,
     /// The store, once it is open and this lake's.
     pub store: watch::Sender<Option<Store>>,
