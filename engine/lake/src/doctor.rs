@@ -1,8 +1,18 @@
 //! Probes a store and says what a lake on it can promise.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use millstream_protocol::frame::control::LakeDelivery;
 
 use crate::LakeError;
+use crate::judge::PutAnswer;
+use crate::store::Store;
+
+/// How many times two creates race.
+const RACES: usize = 16;
+/// Nothing waits longer for a store.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One thing that was tried.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,11 +38,90 @@ pub struct Report {
     pub at_least_once: bool,
 }
 
-/// Probes the store of that URL: puts, reads, lists and deletes small objects under `_millstream-doctor-…`, and leaves none.
+/// Probes the store of that URL: puts, reads, lists and deletes small objects named `_millstream-doctor-…`, and leaves none.
 ///
 /// # Errors
 /// `IllegalLake`: the URL is not understood or nothing can be written there; `LakeUnavailable`: the store does not answer.
 pub async fn doctor(url: &str) -> Result<Report, LakeError> {
-    let _ = url;
-    Err(LakeError::Bug("not yet".into()))
+    let owned = url.to_owned();
+    let opened = tokio::task::spawn_blocking(move || Store::open(&owned, LakeDelivery::ExactlyOnce)).await;
+    let store = opened.map_err(|error| LakeError::Bug(error.to_string()))??;
+    let late = || LakeError::Unavailable {
+        url: url.to_owned(),
+        reason: format!("it did not answer all questions within {} s", PATIENCE.as_secs()),
+    };
+    tokio::time::timeout(PATIENCE, examine(&store)).await.unwrap_or_else(|_| Err(late()))
+}
+
+/// The same over an opened store.
+pub(crate) async fn examine(store: &Store) -> Result<Report, LakeError> {
+    let unique = format!("_millstream-doctor-{}-{:x}", std::process::id(), std::ptr::from_ref(store) as usize);
+    let name = |n: usize| format!("{unique}-{n}");
+    let examined = examine_as(store, &name).await;
+    for n in 0..=RACES {
+        store.delete(&name(n)).await?;
+    }
+    examined
+}
+
+async fn examine_as(store: &Store, name: &impl Fn(usize) -> String) -> Result<Report, LakeError> {
+    let mut checks = Vec::new();
+    let mut clock = Instant::now();
+    let mut check = |name, passed, detail: String, took: Option<Duration>| {
+        let took = took.unwrap_or_else(|| clock.elapsed());
+        clock = Instant::now();
+        checks.push(Check { name, passed, detail, took });
+        passed
+    };
+    let first = name(0);
+    let body = Bytes::from_static(b"how do you do");
+    match store.create(&first, body.clone()).await? {
+        PutAnswer::Created => check("write", true, "an object was created".into(), None),
+        PutAnswer::Exists => check("write", false, "a new object is said to exist".into(), None),
+        PutAnswer::Failed(why) => return Err(LakeError::Unavailable { url: store.url().to_owned(), reason: why }),
+    };
+    let answer = store.create(&first, Bytes::from_static(b"something else")).await?;
+    let refused = answer == PutAnswer::Exists;
+    let detail = match answer {
+        PutAnswer::Exists => "refused".to_owned(),
+        PutAnswer::Created => "it was overwritten".to_owned(),
+        PutAnswer::Failed(why) => why,
+    };
+    check("create what exists", refused, detail, None);
+    let (mut winners, mut slowest) = (Vec::new(), Duration::ZERO);
+    for n in 1..=RACES {
+        let began = Instant::now();
+        let name = name(n);
+        let (a, b) =
+            tokio::join!(store.create(&name, Bytes::from_static(b"a")), store.create(&name, Bytes::from_static(b"b")));
+        let won = [a?, b?].iter().filter(|answer| **answer == PutAnswer::Created).count();
+        winners.push(won);
+        slowest = slowest.max(began.elapsed());
+    }
+    let one = winners.iter().filter(|won| **won == 1).count();
+    let both = winners.iter().filter(|won| **won > 1).count();
+    let races = check(
+        "two racing creates",
+        both == 0 && one > 0,
+        format!("{one} of {RACES} won by exactly one, {both} by both"),
+        Some(slowest),
+    );
+    let read = store.get(&first).await?;
+    let reads = read.as_ref() == Some(&body);
+    let detail = match &read {
+        Some(read) if *read == body => "it reads as it was written".to_owned(),
+        Some(read) => format!("{} bytes were written, others are read ({})", body.len(), read.len()),
+        None => "it is not there".to_owned(),
+    };
+    check("read after write", reads, detail, None);
+    let range = store.get_range(&first, 4..6).await.map_or_else(|error| error.to_string(), |_| String::new());
+    let ranges = check("read a range", range.is_empty(), if range.is_empty() { "it does".into() } else { range }, None);
+    let names = |listed: Vec<(String, u64)>| listed.into_iter().filter(|(name, _)| *name == first).count();
+    let listed = names(store.list("").await?) == 1;
+    check("list after write", listed, if listed { "it is listed" } else { "it is not listed yet" }.into(), None);
+    store.delete(&first).await?;
+    let gone = store.get(&first).await?.is_none();
+    check("delete", gone, if gone { "it is gone" } else { "it is still there" }.into(), None);
+    let exactly_once = refused && races && reads && ranges;
+    Ok(Report { checks, exactly_once, at_least_once: reads && ranges })
 }

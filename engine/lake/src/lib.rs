@@ -44,23 +44,31 @@
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
-mod build;
+mod audit;
+mod budget;
 pub mod doctor;
 mod error;
+mod file;
 mod json;
 mod judge;
+mod layout;
+mod manifest;
+mod number;
 mod owner;
 mod plan;
+mod preview;
 pub mod reader;
 mod rfc3339;
 pub mod schema;
 mod settings;
+mod shred;
 mod sink;
 mod source;
 mod state;
 mod store;
 mod walk;
 
+pub use budget::Budget;
 pub use error::LakeError;
 pub use settings::LakeSettings;
 pub use sink::Sink;

@@ -123,7 +123,7 @@ impl Iterator for Rows {
 
 fn rows_of(batch: &RecordBatch) -> Result<Vec<LandedRow>, String> {
     let column = |name: &str| batch.column_by_name(name).ok_or_else(|| format!("it has no column {name}"));
-    let [partition, offset, timestamp] = own_columns();
+    let [partition, offset, timestamp, _] = own_columns();
     let wrong = |name: &str| format!("its column {name} has another type");
     let partitions = column(partition)?.as_primitive_opt::<Int32Type>().ok_or_else(|| wrong(partition))?;
     let offsets = column(offset)?.as_primitive_opt::<Int64Type>().ok_or_else(|| wrong(offset))?;
