@@ -296,7 +296,14 @@ mod tests {
         let schema = Schema { version: 4, ..Schema::default() };
         let round = Round { intents: vec![intent], schemas: vec![schema], retried: None };
         let above = BTreeMap::from([("a=2".to_owned(), Offset(70))]);
-        LakeState { files: 1, rows: 38, rejected: 2, above, round: Some(round), ..LakeState::new(INCARNATION, Offset(40)) }
+        LakeState {
+            files: 1,
+            rows: 38,
+            rejected: 2,
+            above,
+            round: Some(round),
+            ..LakeState::new(INCARNATION, Offset(40))
+        }
     }
 
     #[test]
