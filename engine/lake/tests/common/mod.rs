@@ -18,7 +18,7 @@ use futures::stream::BoxStream;
 use millstream_lake::{LakeSettings, Sink, Source, reader};
 use millstream_log::{Chunk, LogError};
 use millstream_protocol::batch::{BatchBuilder, Codec, Stamp, stamp};
-use millstream_protocol::frame::control::{LakeConfig, LakeFormat};
+use millstream_protocol::frame::control::{LakeCompression, LakeConfig, LakeFormat};
 use millstream_protocol::{Epoch, Incarnation, LakeId, Offset, PartitionId, Record, Timestamp};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
@@ -340,12 +340,10 @@ impl World {
 
     pub fn config(&self, format: LakeFormat) -> LakeConfig {
         LakeConfig {
-            name: "landing".into(),
-            stream: "rides".into(),
-            url: format!("file://{}", self.lake().display()),
             format,
-            roll_bytes: 64 << 20,
+            compression: if format == LakeFormat::Ndjson { LakeCompression::None } else { LakeCompression::Zstd },
             roll_age_ms: 3_600_000,
+            ..LakeConfig::new("landing", "rides", format!("file://{}", self.lake().display()))
         }
     }
 
