@@ -92,6 +92,14 @@ pub const LAKE_ROLL_AGE_MS: RangeInclusive<u64> = 100..=7 * 24 * 60 * 60 * 1_000
 pub const LAKE_OPEN_FILES: RangeInclusive<u64> = 1..=4_096;
 /// The most records that a preview of a lake looks at (`IllegalSetting` beyond).
 pub const LAKE_PREVIEW_RECORDS_MAX: u32 = 10_000;
+/// The columns that a preview of a lake names: more than a lake may have.
+pub const LAKE_PREVIEW_COLUMNS_MAX: usize = 2_048;
+/// The bytes of a column's name or type that a preview of a lake shows (cut beyond).
+pub const LAKE_PREVIEW_TEXT_BYTES_MAX: usize = 256;
+/// The example paths that a preview of a lake shows.
+pub const LAKE_PREVIEW_PATHS_MAX: usize = 20;
+/// The bytes of a path or a finding that an answer about a lake shows (cut beyond): an object's whole name, mostly.
+pub const LAKE_LINE_BYTES_MAX: usize = 4 << 10;
 /// The findings of an audit that are named; the count is whole.
 pub const LAKE_FINDINGS_MAX: usize = 100;
 /// The largest body of a control frame (connection closed beyond).

@@ -7,8 +7,9 @@ use millstream_protocol::frame::control::{
 };
 use millstream_protocol::frame::{FrameHeader, Kind};
 use millstream_protocol::limits::{
-    ERROR_TEXT_BYTES_MAX, LAKE_FINDINGS_MAX, LAKE_LAYOUT_BYTES_MAX, LAKE_SCHEMA_BYTES_MAX, LAKE_URL_BYTES_MAX,
-    NAME_BYTES_MAX, PARTITIONS_MAX,
+    ERROR_TEXT_BYTES_MAX, LAKE_FINDINGS_MAX, LAKE_LAYOUT_BYTES_MAX, LAKE_LINE_BYTES_MAX, LAKE_PREVIEW_COLUMNS_MAX,
+    LAKE_PREVIEW_PATHS_MAX, LAKE_PREVIEW_TEXT_BYTES_MAX, LAKE_SCHEMA_BYTES_MAX, LAKE_URL_BYTES_MAX, NAME_BYTES_MAX,
+    PARTITIONS_MAX,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -180,14 +181,24 @@ fn the_largest_messages_about_lakes_fit_into_their_frames() {
         lost: 1,
         compared: 1,
         findings: 1,
-        // A finding names an object, which is at most as long as a URL and a layout's directory.
-        named: vec!["f".repeat(LAKE_URL_BYTES_MAX + LAKE_LAYOUT_BYTES_MAX); LAKE_FINDINGS_MAX],
+        named: vec!["f".repeat(LAKE_LINE_BYTES_MAX); LAKE_FINDINGS_MAX],
     };
     fits(Kind::Request, Request::PreviewLake { config: config.clone(), records: 1 });
     fits(Kind::Request, Request::CreateLake { config });
     fits(Kind::Request, Request::AlterLake { name, schema });
     fits(Kind::Response, Response::LakeStatus(status));
     fits(Kind::Response, Response::LakeAudit(audit));
+    let text = "c".repeat(LAKE_PREVIEW_TEXT_BYTES_MAX);
+    let column = LakeColumn { name: text.clone(), kind: text, id: 1 };
+    let preview = LakePreview {
+        records: 1,
+        columns: vec![column; LAKE_PREVIEW_COLUMNS_MAX],
+        paths: vec!["p".repeat(LAKE_LINE_BYTES_MAX); LAKE_PREVIEW_PATHS_MAX],
+        directories: 1,
+        rejected: 1,
+        reason: "r".repeat(LAKE_LINE_BYTES_MAX),
+    };
+    fits(Kind::Response, Response::LakePreview(preview));
 }
 
 fn fits<M: Message + PartialEq + std::fmt::Debug>(kind: Kind, message: M) {

@@ -239,7 +239,10 @@ impl Audit {
                 }
                 if offsets.insert_range(range.clone()) != range.end - range.start {
                     let (from, to) = (range.start, range.end - 1);
-                    self.finding(format!("{}: an offset in {from}..={to} of partition {partition} is in another file, too", file.path));
+                    self.finding(format!(
+                        "{}: an offset in {from}..={to} of partition {partition} is in another file, too",
+                        file.path
+                    ));
                 }
             }
             if file.errors {
@@ -392,9 +395,9 @@ struct Segments {
 impl Segments {
     fn at(&self, start: u64) -> Result<Bytes, ParquetError> {
         let found = self.segments.iter().find(|(at, bytes)| (*at..*at + bytes.len() as u64).contains(&start));
-        found.map(|(at, bytes)| bytes.slice((start - at) as usize..)).ok_or_else(|| {
-            ParquetError::EOF(format!("the bytes at {start} were not read"))
-        })
+        found
+            .map(|(at, bytes)| bytes.slice((start - at) as usize..))
+            .ok_or_else(|| ParquetError::EOF(format!("the bytes at {start} were not read")))
     }
 }
 
@@ -494,7 +497,9 @@ fn count_by_file(
         counted.compared += 1;
         let Ok(json) = object(&mut parser, record.value) else {
             if !errors.contains(offset) {
-                counted.missing.push(format!("offset {offset} of partition {partition} is no JSON object and in no error file"));
+                counted
+                    .missing
+                    .push(format!("offset {offset} of partition {partition} is no JSON object and in no error file"));
             }
             return;
         };
@@ -507,7 +512,9 @@ fn count_by_file(
                     *count += 1;
                 }
             }
-            (None, _) => counted.missing.push(format!("offset {offset} of partition {partition} is in no file of {directory:?}")),
+            (None, _) => {
+                counted.missing.push(format!("offset {offset} of partition {partition} is in no file of {directory:?}"))
+            }
             (Some((path, ..)), Some((other, ..))) => {
                 counted.missing.push(format!("offset {offset} of partition {partition} is in {path} and in {other}"));
             }

@@ -25,7 +25,14 @@ impl Due {
     /// For a file whose first record was appended at `appended` and read at `now`, which is `at`. A record that had to wait
     /// because the lake was behind, or did not run, counts from when it was read: everything is late then, and a file for each
     /// chunk would help nobody.
-    pub fn new(appended: Timestamp, now: Timestamp, at: Instant, is_behind: bool, age: Duration, max_age: Duration) -> Due {
+    pub fn new(
+        appended: Timestamp,
+        now: Timestamp,
+        at: Instant,
+        is_behind: bool,
+        age: Duration,
+        max_age: Duration,
+    ) -> Due {
         let waited = if is_behind {
             Duration::ZERO
         } else {

@@ -170,9 +170,8 @@ impl Shredder {
     /// A required field that the record did not have.
     fn missing(&self, row: usize) -> Option<&str> {
         let mut fields = self.schema.fields.iter().zip(&self.slots);
-        let missing = fields.find(|(field, slot)| {
-            field.node.required && slot.is_some_and(|slot| self.columns[slot].len() == row)
-        });
+        let missing = fields
+            .find(|(field, slot)| field.node.required && slot.is_some_and(|slot| self.columns[slot].len() == row));
         missing.map(|(field, _)| field.name.as_str())
     }
 
@@ -407,8 +406,7 @@ impl Column {
                 Arc::new(TimestampMicrosecondArray::new(take(values).into(), nulls).with_timezone(UTC))
             }
             (Values::Decimal(values, precision, scale), _) => Arc::new(
-                Decimal128Array::new(take(values).into(), nulls)
-                    .with_precision_and_scale(*precision, *scale as i8)?,
+                Decimal128Array::new(take(values).into(), nulls).with_precision_and_scale(*precision, *scale as i8)?,
             ),
             (Values::Text(bytes, ends, _), _) => {
                 Arc::new(StringArray::try_new(offsets(ends), Buffer::from_vec(take(bytes)), nulls)?)

@@ -297,7 +297,14 @@ mod tests {
         schema.version = 4;
         let round = Round { intents: vec![intent], schemas: vec![schema], retried: None };
         let above = BTreeMap::from([("a=2".to_owned(), Offset(70))]);
-        LakeState { files: 1, rows: 38, rejected: 2, above, round: Some(round), ..LakeState::new(INCARNATION, Offset(40)) }
+        LakeState {
+            files: 1,
+            rows: 38,
+            rejected: 2,
+            above,
+            round: Some(round),
+            ..LakeState::new(INCARNATION, Offset(40))
+        }
     }
 
     #[test]

@@ -22,9 +22,7 @@ use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{
-    ClientConfigKey, Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, RetryConfig,
-};
+use object_store::{ClientConfigKey, Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, RetryConfig};
 use parquet::file::metadata::{FooterTail, ParquetMetaData, ParquetMetaDataReader};
 use url::Url;
 
@@ -89,9 +87,7 @@ impl Location {
     /// Reads a URL. Asks nothing of the place.
     pub fn parse(url: &str) -> Result<Location, LakeError> {
         let illegal = |reason: String| LakeError::IllegalUrl { url: url.to_owned(), reason };
-        let parsed = Url::parse(url).map_err(|error| {
-            illegal(format!("it is not a URL ({error}): use {SCHEMES}"))
-        })?;
+        let parsed = Url::parse(url).map_err(|error| illegal(format!("it is not a URL ({error}): use {SCHEMES}")))?;
         match parsed.scheme() {
             "file" => parsed.to_file_path().map(Location::Directory).map_err(|()| {
                 illegal("it names a host: write file:///directory, with three slashes and the whole path".into())
@@ -103,7 +99,8 @@ impl Location {
                     _ => Service::Azure,
                 };
                 let bucket = parsed.host_str().filter(|host| !host.is_empty());
-                let bucket = bucket.ok_or_else(|| illegal(format!("it names no bucket: write {scheme}://bucket/prefix")))?;
+                let bucket =
+                    bucket.ok_or_else(|| illegal(format!("it names no bucket: write {scheme}://bucket/prefix")))?;
                 if !parsed.username().is_empty() || parsed.password().is_some() || parsed.query().is_some() {
                     return Err(illegal(
                         "credentials and options come from the server's environment, not from the URL".into(),
@@ -232,7 +229,8 @@ impl Store {
     /// Puts an object that must not exist yet, and judges what came of it.
     pub async fn put(&self, name: &str, body: Bytes, proof: &Proof) -> Verdict {
         let path = self.path(name);
-        let answer = match self.objects.put_opts(&path, PutPayload::from_bytes(body.clone()), self.put_options()).await {
+        let answer = match self.objects.put_opts(&path, PutPayload::from_bytes(body.clone()), self.put_options()).await
+        {
             Ok(_) => PutAnswer::Created,
             Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => PutAnswer::Exists,
             Err(error) => PutAnswer::Failed(text(&error)),
@@ -314,11 +312,7 @@ impl Store {
         })
     }
 
-    async fn find_what(
-        &self,
-        path: &Path,
-        is_in: impl Fn(&[u8]) -> Result<(), String>,
-    ) -> object_store::Result<Found> {
+    async fn find_what(&self, path: &Path, is_in: impl Fn(&[u8]) -> Result<(), String>) -> object_store::Result<Found> {
         let object = self.objects.get(path).await?.bytes().await?;
         Ok(is_in(&object).map_or_else(Found::Different, |()| Found::Same))
     }
@@ -351,9 +345,10 @@ impl Store {
     pub async fn list(&self, directory: &str) -> Result<Vec<(String, u64)>, LakeError> {
         let under = if directory.is_empty() { self.prefix.clone() } else { self.path(directory) };
         let skip = if self.prefix.as_ref().is_empty() { 0 } else { self.prefix.as_ref().len() + 1 };
-        let listed = self.objects.list(Some(&under)).map_ok(|object| {
-            (object.location.as_ref().get(skip..).unwrap_or_default().to_owned(), object.size)
-        });
+        let listed = self
+            .objects
+            .list(Some(&under))
+            .map_ok(|object| (object.location.as_ref().get(skip..).unwrap_or_default().to_owned(), object.size));
         let listed: Result<Vec<(String, u64)>, Error> = listed.try_collect().await;
         let mut listed = listed.map_err(|error| self.unavailable("list what is there", &error))?;
         listed.sort();
@@ -458,7 +453,8 @@ fn open_bucket(service: Service, bucket: &str) -> object_store::Result<Arc<dyn O
     Ok(match service {
         Service::S3 => {
             let builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(retry);
-            let set = |builder: AmazonS3Builder, (key, value)| builder.with_config(AmazonS3ConfigKey::Client(key), value);
+            let set =
+                |builder: AmazonS3Builder, (key, value)| builder.with_config(AmazonS3ConfigKey::Client(key), value);
             Arc::new(client.into_iter().fold(builder, set).build()?)
         }
         Service::Google => {
@@ -470,9 +466,8 @@ fn open_bucket(service: Service, bucket: &str) -> object_store::Result<Arc<dyn O
         }
         Service::Azure => {
             let builder = MicrosoftAzureBuilder::from_env().with_container_name(bucket).with_retry(retry);
-            let set = |builder: MicrosoftAzureBuilder, (key, value)| {
-                builder.with_config(AzureConfigKey::Client(key), value)
-            };
+            let set =
+                |builder: MicrosoftAzureBuilder, (key, value)| builder.with_config(AzureConfigKey::Client(key), value);
             Arc::new(client.into_iter().fold(builder, set).build()?)
         }
     })

@@ -32,6 +32,7 @@ use parking_lot::Mutex;
 use tokio::sync::RwLock;
 use tokio_util::sync::CancellationToken;
 
+use crate::lake_answers::{fit_audit, fit_preview, fit_status};
 use crate::shared::{blocking, broker_refusal, retryable, shutting_down};
 
 /// The records that a preview may look at.
@@ -73,7 +74,7 @@ impl Running {
     fn status(&self) -> LakeStatus {
         let guard = self.sink.try_read().ok();
         match guard.as_ref().and_then(|sink| sink.as_ref()) {
-            Some(sink) => sink.status(),
+            Some(sink) => fit_status(sink.status()),
             None => LakeStatus {
                 config: self.config.clone(),
                 partitions: Vec::new(),
@@ -151,7 +152,7 @@ impl Lakes {
             preview.await?.map_err(|error| error.refusal())
         };
         tokio::select! {
-            preview = preview => preview,
+            preview = preview => preview.map(fit_preview),
             () = self.stopping.cancelled() => Err(shutting_down()),
         }
     }
@@ -223,7 +224,7 @@ impl Lakes {
 
     /// Compares a lake's manifest, its files and the log.
     pub async fn audit(&self, name: &str, timeout: Duration) -> Result<LakeAudit, Refusal> {
-        self.wait(name, |sink| Box::pin(sink.audit(timeout))).await
+        self.wait(name, |sink| Box::pin(sink.audit(timeout))).await.map(fit_audit)
     }
 
     /// Waits for a lake to do something, at most until it is altered or removed, or all are stopped.

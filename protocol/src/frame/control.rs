@@ -17,7 +17,7 @@ use super::group::{
 };
 pub use super::lake::{
     LakeAudit, LakeColumn, LakeColumns, LakeCompression, LakeConfig, LakeDelivery, LakeFormat, LakePartition,
-    LakePreview, LakeRetry, LakeStatus,
+    LakePreview, LakeRetry, LakeStatus, SMALL_FILE_BYTES,
 };
 use super::queue::{
     PeekedMessage, QueueConfig, QueueInfo, QueueOpen, QueueOpened, QueueStart, QueueSummary, RedriveInfo,

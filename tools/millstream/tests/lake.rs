@@ -29,7 +29,7 @@ fn data_files(dir: &Path) -> Vec<PathBuf> {
 fn a_dry_run_shows_columns_and_paths_and_writes_nothing() {
     let place = Place::new();
     let _server = flights(&place);
-    let add = "lake add nyc --stream flights --url ./lake --layout carrier={carrier}/month={time_hour:%Y-%m}";
+    let add = "lake add nyc --stream flights --url ./lake --layout carrier={carrier}/month={event_time:%Y-%m}";
     let shown = place.sh(&format!("{add} --dry-run")).ok();
     shown.prints("1,000 newest records").prints("air_time").prints("carrier=").prints("no record would be rejected");
     let view = place.sh(&format!("{add} --dry-run --json")).ok().json();
@@ -39,7 +39,7 @@ fn a_dry_run_shows_columns_and_paths_and_writes_nothing() {
     assert!(!place.path("lake").exists());
     assert_eq!(place.sh("lake list --json").ok().json(), json!([]));
 
-    place.sh(add).ok().prints("lands as parquet").prints("/lake/carrier={carrier}/month={time_hour:%Y-%m}");
+    place.sh(add).ok().prints("lands as parquet").prints("/lake/carrier={carrier}/month={event_time:%Y-%m}");
     place.sh("lake flush nyc").ok().prints("5,000 rows");
     assert!(place.path("lake/carrier=UA/month=2013-01").is_dir());
     place.sh("lake audit nyc").ok().prints("complete: 5,000 rows");
@@ -121,8 +121,7 @@ fn an_audit_ends_with_50_when_a_file_is_gone() {
     assert_eq!((&audit["complete"], &audit["rows"]), (&true.into(), &5_000.into()), "{audit}");
     let gone = data_files(&place.path("lake")).pop().expect("a file");
     std::fs::remove_file(&gone).expect("removed");
-    let audit = place.sh("lake audit nyc").exits(50).says("lake 'nyc' is not complete").prints("not complete:");
-    audit.prints(gone.file_name().expect("a name").to_str().expect("text"));
+    place.sh("lake audit nyc").exits(50).says("lake 'nyc' is not complete: 1 finding").prints("not complete:");
     let audit = place.sh("lake audit nyc --json").exits(50).json();
     assert_eq!((&audit["complete"], audit["named"].as_array().map(Vec::is_empty)), (&false.into(), Some(false)));
 }

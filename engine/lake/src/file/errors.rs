@@ -93,10 +93,10 @@ impl ErrorFile {
     pub fn record(&mut self, row: &Row<'_>, appended: Timestamp, reason: &str) -> Result<(), BuildError> {
         self.rejected += 1;
         let encode = |bytes: &[u8]| STANDARD.encode(bytes);
-        let headers = row.headers.iter().map(|(name, value)| ErrorHeader {
-            name: (*name).to_owned(),
-            value_base64: value.map(encode),
-        });
+        let headers = row
+            .headers
+            .iter()
+            .map(|(name, value)| ErrorHeader { name: (*name).to_owned(), value_base64: value.map(encode) });
         let line = ErrorLine {
             timestamp: Some(row.timestamp.0),
             appended: Some(appended.0),

@@ -85,7 +85,8 @@ impl RawFile {
         let count = names.len();
         let headers = StructArray::try_new_with_length(fields.clone(), vec![names, values], None, count);
         let ends = OffsetBuffer::new(ScalarBuffer::from(std::mem::replace(&mut self.header_ends, vec![0])));
-        let headers = headers.and_then(|headers| ListArray::try_new(Arc::clone(element), ends, Arc::new(headers), None));
+        let headers =
+            headers.and_then(|headers| ListArray::try_new(Arc::clone(element), ends, Arc::new(headers), None));
         let columns: Vec<ArrayRef> = vec![
             Arc::new(Int32Array::from(vec![self.partition; self.rows])),
             Arc::new(self.offsets.finish()),

@@ -84,9 +84,9 @@ fn render(name: &str, node: &Node) -> Option<ArrowField> {
         // The digits are bounded where a schema is parsed.
         Kind::Decimal(precision, scale) => DataType::Decimal128(*precision, *scale as i8),
         Kind::List(element) => DataType::List(Arc::new(render("element", element)?)),
-        Kind::Struct(fields) => {
-            DataType::Struct(fields.iter().filter_map(|field| render(&field.column, &field.node)).collect::<ArrowFields>())
-        }
+        Kind::Struct(fields) => DataType::Struct(
+            fields.iter().filter_map(|field| render(&field.column, &field.node)).collect::<ArrowFields>(),
+        ),
     };
     Some(with_id(ArrowField::new(name, data_type, !node.required), node.id))
 }

@@ -45,8 +45,11 @@ struct Column {
 /// # Errors
 /// Where it does not parse, a type is not known, a column is there twice, or there are too many.
 pub fn parse_declared(text: &str) -> Result<Schema, SchemaError> {
-    let file: File = serde_json::from_str(text)
-        .map_err(|error| SchemaError(format!("the schema does not parse: {error}; it is {{\"columns\": [{{\"name\": …, \"type\": …}}]}}")))?;
+    let file: File = serde_json::from_str(text).map_err(|error| {
+        SchemaError(format!(
+            "the schema does not parse: {error}; it is {{\"columns\": [{{\"name\": …, \"type\": …}}]}}"
+        ))
+    })?;
     if file.columns.is_empty() || file.columns.len() > COLUMNS_MAX {
         let count = file.columns.len();
         return Err(SchemaError(format!("the schema has {count} columns, allowed are 1 to {COLUMNS_MAX}")));

@@ -62,15 +62,8 @@ impl Pending {
             round.schemas.extend(file.schema.clone().filter(|schema| !is_known(schema.version)));
         }
         let newest = closed.iter().map(|file| file.newest).max().unwrap_or_default();
-        let mut pending = Pending {
-            round,
-            parts: Vec::new(),
-            floor,
-            is_written: false,
-            is_claimed: false,
-            entry: None,
-            newest,
-        };
+        let mut pending =
+            Pending { round, parts: Vec::new(), floor, is_written: false, is_claimed: false, entry: None, newest };
         pending.parts = closed.into_iter().map(|file| Part::new(context, file)).collect();
         pending
     }
@@ -242,7 +235,8 @@ async fn put_all(context: &Arc<Context>, store: &Store, pending: &mut Pending) -
             puts.push(None);
             continue;
         }
-        let spool = part.spool.clone().ok_or_else(|| Trouble::Halt(LakeError::Bug("a file without its bytes".into())))?;
+        let spool =
+            part.spool.clone().ok_or_else(|| Trouble::Halt(LakeError::Bug("a file without its bytes".into())))?;
         puts.push(Some((intent.name.clone(), spool, part.proof.clone())));
     }
     let puts = puts.into_iter().enumerate().filter_map(|(at, put)| put.map(|put| (at, put)));

@@ -172,7 +172,12 @@ impl Intake {
     }
 
     /// Builds the files of a round again: give it the round's records, then [`finish`](Self::finish).
-    pub fn redo(context: Arc<FileContext>, layout: Layout, limits: Limits, round: &Round) -> Result<Intake, BuildError> {
+    pub fn redo(
+        context: Arc<FileContext>,
+        layout: Layout,
+        limits: Limits,
+        round: &Round,
+    ) -> Result<Intake, BuildError> {
         let mut intake = Intake::new(context, layout, limits, Offset::ZERO);
         let mut files: HashMap<String, Vec<OpenFile>> = HashMap::new();
         for intent in &round.intents {
@@ -314,9 +319,8 @@ impl Intake {
     fn take(&mut self, row: &Row<'_>, appended: Timestamp, state: &LakeState) -> Result<(), BuildError> {
         match self.take_only(row, appended, state)? {
             Ok(()) => Ok(()),
-            Err(reason) => self.errors(row.offset, row.offset.next(), appended, state, |file, _| {
-                file.record(row, appended, &reason)
-            }),
+            Err(reason) => self
+                .errors(row.offset, row.offset.next(), appended, state, |file, _| file.record(row, appended, &reason)),
         }
     }
 

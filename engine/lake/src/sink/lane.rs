@@ -106,7 +106,11 @@ impl Lane {
             match turn {
                 Ok(_) => self.note_success(&context),
                 Err(Trouble::Retry(text)) if was_stopping => {
-                    tracing::info!(lake = context.config.name, error = text, "a lake ends with files that have not landed");
+                    tracing::info!(
+                        lake = context.config.name,
+                        error = text,
+                        "a lake ends with files that have not landed"
+                    );
                     return Trouble::Stopped;
                 }
                 Err(Trouble::Retry(text)) => self.note_failure(&context, text),
@@ -165,7 +169,11 @@ impl Lane {
         let caught_up = stopping || self.read(context).await?;
         self.close_files(context, stopping).await?;
         self.report(context);
-        if self.begin_round(context).await? { Ok(Turn::Busy) } else { Ok(if caught_up { Turn::Idle } else { Turn::Busy }) }
+        if self.begin_round(context).await? {
+            Ok(Turn::Busy)
+        } else {
+            Ok(if caught_up { Turn::Idle } else { Turn::Busy })
+        }
     }
 
     /// Reads on. Whether it came to the end.
@@ -182,7 +190,8 @@ impl Lane {
             () = context.shared.aborting() => return Err(Trouble::Stopped),
         };
         let _permit = permit.map_err(|_| Trouble::Stopped)?;
-        let (source, state, clock) = (Arc::clone(&self.source), self.state.clone(), Arc::clone(&context.settings.clock));
+        let (source, state, clock) =
+            (Arc::clone(&self.source), self.state.clone(), Arc::clone(&context.settings.clock));
         let stop = Arc::clone(&context.shared.stop);
         let step = self.with_intake(move |intake| intake.read(&*source, &state, &*clock, &stop)).await?;
         match step.error {
@@ -219,9 +228,11 @@ impl Lane {
             return Ok(());
         }
         let (flush_to, state) = (context.shared.flush_to(self.index), self.state.clone());
-        self.with_intake(move |intake| {
-            if all { intake.close_all() } else { intake.close_due(Instant::now(), flush_to, &state) }
-        })
+        self.with_intake(
+            move |intake| {
+                if all { intake.close_all() } else { intake.close_due(Instant::now(), flush_to, &state) }
+            },
+        )
         .await
     }
 
@@ -307,7 +318,8 @@ impl Lane {
     fn report(&self, context: &Context) {
         let Some(intake) = self.intake.as_ref().map(Mutex::lock) else { return };
         let (open_rows, open_files, oldest) = intake.open();
-        let waiting = self.pending.iter().flat_map(|pending| &pending.round.intents).map(|intent| intent.rows).sum::<u64>();
+        let waiting =
+            self.pending.iter().flat_map(|pending| &pending.round.intents).map(|intent| intent.rows).sum::<u64>();
         let is_behind = intake.position < self.source.high_watermark();
         let oldest = oldest.or_else(|| intake.newest_read().filter(|_| is_behind));
         context.shared.update(self.index, |progress| {

@@ -63,11 +63,7 @@ impl Sink {
     ///
     /// # Errors
     /// `IllegalLake`: as [`check`](Sink::check), and a template that names a field which no record has.
-    pub fn preview(
-        config: &LakeConfig,
-        sources: &[Arc<dyn Source>],
-        records: u32,
-    ) -> Result<LakePreview, LakeError> {
+    pub fn preview(config: &LakeConfig, sources: &[Arc<dyn Source>], records: u32) -> Result<LakePreview, LakeError> {
         settings::check(config)?;
         Location::parse(&config.url)?;
         preview::preview(config, sources, records)

@@ -130,18 +130,17 @@ impl Lane {
 }
 
 /// Brings a line's record to its file. `Err`: it stays an error, with a new reason if there is one.
-fn take(
-    intake: &mut Intake,
-    line: &ErrorLine,
-    state: &LakeState,
-) -> Result<Result<(), Option<String>>, BuildError> {
+fn take(intake: &mut Intake, line: &ErrorLine, state: &LakeState) -> Result<Result<(), Option<String>>, BuildError> {
     let decode = |text: &Option<String>| text.as_ref().map(|text| STANDARD.decode(text)).transpose();
     let (Ok(key), Ok(value)) = (decode(&line.key_base64), decode(&line.value_base64)) else { return Ok(Err(None)) };
     if line.last_offset.is_some() || value.is_none() {
         return Ok(Err(None));
     }
-    let headers: Result<Vec<_>, _> =
-        line.headers.iter().map(|header| decode(&header.value_base64).map(|value| (header.name.as_str(), value))).collect();
+    let headers: Result<Vec<_>, _> = line
+        .headers
+        .iter()
+        .map(|header| decode(&header.value_base64).map(|value| (header.name.as_str(), value)))
+        .collect();
     let Ok(headers) = headers else { return Ok(Err(None)) };
     let row = Row {
         offset: Offset(line.offset),

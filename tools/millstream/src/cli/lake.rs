@@ -55,7 +55,7 @@ pub enum Lake {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 A layout says in which directory a record lands. Text, and in braces: a field {carrier} or {to.city}, a field that is a time
-{time_hour:%Y-%m}, the record's timestamp {ts:%Y-%m-%d}, when it was appended {arrival:%F}. For example
+{event_time:%Y-%m}, the record's timestamp {ts:%Y-%m-%d}, when it was appended {arrival:%F}. For example
   --layout 'carrier={carrier}/date={ts:%Y-%m-%d}'    which DuckDB, Spark and the like read as two more columns
 A schema file is {\"columns\": [{\"name\": \"id\", \"type\": \"int64\", \"required\": true}, {\"name\": \"tags\", \"type\": \"list<string>\"}]}
 With --dry-run nothing is written: it shows the columns and example paths that the newest records would have.

@@ -251,14 +251,14 @@ mod tests {
 
     #[test]
     fn a_slip_in_a_layout_finds_its_field() {
-        let columns = ["carrier", "origin", "time_hour"].map(|name| LakeColumn {
+        let columns = ["carrier", "origin", "event_time"].map(|name| LakeColumn {
             name: name.into(),
             kind: "string".into(),
             id: 16,
         });
         let meant = |layout: &str| nearest_field(layout, &columns);
         assert_eq!(meant("c={carier}/d={ts:%Y}"), Some(("carier".into(), "carrier".into())));
-        assert_eq!(meant("d={time_huor:%Y-%m-%d}"), Some(("time_huor".into(), "time_hour".into())));
+        assert_eq!(meant("d={event_tmie:%Y-%m-%d}"), Some(("event_tmie".into(), "event_time".into())));
         for none in ["", "c={carrier}", "{ts:%Y}/{$.carrier}", "{weather}", "{unfinished", "}{"] {
             assert_eq!(meant(none), None, "{none}");
         }

@@ -42,6 +42,8 @@ pub(super) enum Outlook {
 pub(super) struct Progress {
     /// Offsets landed in a second.
     pub landed_per_second: f64,
+    /// Offsets read in a second.
+    pub read_per_second: f64,
     /// Offsets added to the stream in a second.
     pub produced_per_second: f64,
     /// Offsets that have not been read.
@@ -64,7 +66,8 @@ impl Pace {
         let rate = |from: u64, to: u64| if seconds > 0.0 { to.saturating_sub(from) as f64 / seconds } else { 0.0 };
         let produced_per_second = rate(first.produced, look.produced);
         let unread = look.produced.saturating_sub(look.read);
-        let gains = rate(first.read, look.read) - produced_per_second;
+        let read_per_second = rate(first.read, look.read);
+        let gains = read_per_second - produced_per_second;
         let outlook = match unread {
             0 => Outlook::CaughtUp,
             _ if seconds == 0.0 => Outlook::Unknown,
@@ -72,7 +75,8 @@ impl Pace {
             _ if gains > 1e-6 => Duration::try_from_secs_f64(unread as f64 / gains).map_or(Outlook::Never, Outlook::In),
             _ => Outlook::Never,
         };
-        Progress { landed_per_second: rate(first.landed, look.landed), produced_per_second, unread, outlook }
+        let landed_per_second = rate(first.landed, look.landed);
+        Progress { landed_per_second, read_per_second, produced_per_second, unread, outlook }
     }
 }
 

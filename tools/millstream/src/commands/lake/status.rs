@@ -89,6 +89,7 @@ struct WatchView<'a> {
     files: u64,
     rejected: u64,
     landed_per_second: f64,
+    read_per_second: f64,
     produced_per_second: f64,
     waiting: u64,
     unread: u64,
@@ -113,6 +114,7 @@ impl<'a> WatchView<'a> {
             files: status.files,
             rejected: status.rejected,
             landed_per_second: progress.landed_per_second,
+            read_per_second: progress.read_per_second,
             produced_per_second: progress.produced_per_second,
             waiting: waiting(status),
             unread: progress.unread,
@@ -136,8 +138,12 @@ fn line(view: &WatchView<'_>, paint: Paint) -> String {
     ];
     match view.outlook {
         Outlook::Unknown => {}
+        Outlook::CaughtUp if view.waiting > 0 => parts.push("all read, the rest is in open files".to_owned()),
         Outlook::CaughtUp => parts.push(paint.green("caught up")),
-        Outlook::In(left) => parts.push(format!("caught up in about {}", roughly(ms(left)))),
+        Outlook::In(left) => {
+            let rate = paint.cyan(&three_digits(view.read_per_second));
+            parts.push(format!("reading {rate}/s, caught up in about {}", roughly(ms(left))));
+        }
         Outlook::Never => parts.push(paint.yellow("not catching up")),
     }
     if view.rejected > 0 {
@@ -285,9 +291,11 @@ mod tests {
         let progress = pace.step(Duration::from_secs(1), 100, 100, 1_000);
         let status = status();
         let view = WatchView::new(&status, &progress, Timestamp(1_700_000_000_000));
+        let all_read = WatchView { outlook: Outlook::CaughtUp, ..WatchView::new(&status, &progress, Timestamp(0)) };
+        assert!(line(&all_read, Paint::Plain).contains("lag 100 records (4.2 s)  all read, the rest is in open files"));
         assert_eq!(
             line(&view, Paint::Plain),
-            "22:13:20  898 rows landed  100/s  lag 100 records (4.2 s)  caught up in about 9s  2 rejected"
+            "22:13:20  898 rows landed  100/s  lag 100 records (4.2 s)  reading 100/s, caught up in about 9s  2 rejected"
         );
     }
 
