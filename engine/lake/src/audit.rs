@@ -214,7 +214,7 @@ impl Audit {
         let mut lines: HashMap<String, u64> = HashMap::new();
         for Expected { file, is_newest } in paths.iter().filter_map(|path| expected.get(path)) {
             let Some(size) = there.get(&file.path) else {
-                if !is_newest {
+                if !is_newest || file.last < place.floor.0 {
                     self.finding(format!("{} is missing: {} rows of partition {partition}", file.path, file.rows));
                 }
                 continue;
