@@ -1,24 +1,19 @@
 //! What the server decides for all its lakes, and the ranges of what a user decides for one.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use millstream_log::{Clock, SystemClock};
-use millstream_protocol::frame::control::{LakeColumns, LakeCompression, LakeConfig, LakeFormat};
+use millstream_protocol::frame::control::{LakeColumns, LakeConfig, LakeFormat};
+use millstream_protocol::limits::{LAKE_OPEN_FILES, LAKE_ROLL_AGE_MS, LAKE_ROLL_BYTES, LAKE_ROLL_ROWS};
 use tokio::sync::Semaphore;
 
 use crate::LakeError;
 use crate::budget::Budget;
 use crate::layout::Layout;
 use crate::schema::parse_declared;
-
-/// The smallest and largest `roll_bytes`: a file is read into memory for its PUT.
-const ROLL_BYTES: (u64, u64) = (1 << 20, 512 << 20);
-const ROLL_ROWS: (u64, u64) = (1_000, 1_000_000_000);
-/// From a tenth of a second to a week.
-const AGE_MS: (u64, u64) = (100, 7 * 24 * 60 * 60 * 1_000);
-const OPEN_FILES: (u64, u64) = (1, 4_096);
 
 /// Memory for rows and row groups that are not written out yet, in bytes.
 const BUILD_BYTES: usize = 128 << 20;
@@ -75,19 +70,16 @@ impl fmt::Debug for LakeSettings {
 
 /// Checks what can be checked of a lake's own settings without asking anybody.
 pub(crate) fn check(config: &LakeConfig) -> Result<(), LakeError> {
-    let range = |what, value, (min, max): (u64, u64)| {
-        if (min..=max).contains(&value) { Ok(()) } else { Err(LakeError::IllegalSetting { what, value, min, max }) }
+    let range = |what, value, range: RangeInclusive<u64>| {
+        let (min, max) = (*range.start(), *range.end());
+        if range.contains(&value) { Ok(()) } else { Err(LakeError::IllegalSetting { what, value, min, max }) }
     };
-    range("roll_bytes", config.roll_bytes, ROLL_BYTES)?;
-    range("roll_rows", config.roll_rows, ROLL_ROWS)?;
-    range("roll_age_ms", config.roll_age_ms, AGE_MS)?;
-    range("max_age_ms", config.max_age_ms, (config.roll_age_ms, AGE_MS.1))?;
-    range("open_files", u64::from(config.open_files), OPEN_FILES)?;
-    let legal = match config.format {
-        LakeFormat::Parquet => config.compression != LakeCompression::Gzip,
-        LakeFormat::Ndjson => !matches!(config.compression, LakeCompression::Snappy | LakeCompression::Lz4),
-    };
-    if !legal {
+    range("roll_bytes", config.roll_bytes, LAKE_ROLL_BYTES)?;
+    range("roll_rows", config.roll_rows, LAKE_ROLL_ROWS)?;
+    range("roll_age_ms", config.roll_age_ms, LAKE_ROLL_AGE_MS)?;
+    range("max_age_ms", config.max_age_ms, config.roll_age_ms..=*LAKE_ROLL_AGE_MS.end())?;
+    range("open_files", u64::from(config.open_files), LAKE_OPEN_FILES)?;
+    if !config.format.compressions().contains(&config.compression) {
         return Err(LakeError::IllegalConfig(
             "Parquet files are compressed with zstd, snappy, lz4 or none, NDJSON files with zstd, gzip or none".into(),
         ));

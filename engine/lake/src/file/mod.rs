@@ -60,7 +60,7 @@ impl FileContext {
     pub fn open(&self, schema: Option<&Schema>) -> Result<Encoder, BuildError> {
         Ok(match self.format {
             LakeFormat::Ndjson => Encoder::Lines(LinesFile::create(&self.spool_dir, self.compression)?),
-            LakeFormat::Parquet if self.is_raw() => Encoder::Raw(RawFile::create(self)?),
+            LakeFormat::Parquet if self.is_raw() => Encoder::Raw(Box::new(RawFile::create(self)?)),
             LakeFormat::Parquet => Encoder::Parquet(Box::new(match schema {
                 Some(schema) => ParquetFile::with_schema(self, schema)?,
                 None => ParquetFile::gathering(self),
@@ -147,7 +147,7 @@ pub(crate) enum Pushed {
 /// A data file under construction.
 pub(crate) enum Encoder {
     Parquet(Box<ParquetFile>),
-    Raw(RawFile),
+    Raw(Box<RawFile>),
     Lines(LinesFile),
 }
 

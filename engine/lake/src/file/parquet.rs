@@ -115,7 +115,7 @@ pub(crate) struct ParquetFile {
 
 enum Stage {
     Gathering(Gathered),
-    Writing(Writing),
+    Writing(Box<Writing>),
 }
 
 /// Rows that are kept as they are.
@@ -159,11 +159,11 @@ impl ParquetFile {
         }
     }
 
-    fn begin(&self, schema: Schema, may_drift: bool) -> Result<Writing, BuildError> {
+    fn begin(&self, schema: Schema, may_drift: bool) -> Result<Box<Writing>, BuildError> {
         let shredder = Shredder::new(schema.clone(), self.partition);
         let writer = Writer::create(&self.spool_dir, shredder.written(), self.compression)?;
         let chunk_rows = (CHUNK_VALUES / shredder.leaves().max(1)).clamp(16, CHUNK_ROWS);
-        Ok(Writing { schema, shredder, writer, chunk_rows, may_drift })
+        Ok(Box::new(Writing { schema, shredder, writer, chunk_rows, may_drift }))
     }
 
     /// Takes a row.

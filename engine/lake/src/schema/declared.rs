@@ -211,11 +211,12 @@ fn loosens(old: &Fields, new: &Fields, path: &str) -> Result<(), SchemaError> {
         }
         loosens_node(&before.node, &after.node, &name)?;
     }
-    for after in new.iter().filter(|after| after.node.required && old.get(&after.name).is_none()) {
-        let name = &after.name;
-        return Err(SchemaError(format!("the new column {path}{name:?} is required: files of before do not have it")));
+    match new.iter().find(|after| after.node.required && old.get(&after.name).is_none()) {
+        Some(Field { name, .. }) => {
+            Err(SchemaError(format!("the new column {path}{name:?} is required: files of before do not have it")))
+        }
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn loosens_node(old: &Node, new: &Node, name: &str) -> Result<(), SchemaError> {

@@ -59,7 +59,7 @@ pub(super) struct ClosedFile {
 
 enum Content {
     Data(Encoder),
-    Errors(ErrorFile),
+    Errors(Box<ErrorFile>),
 }
 
 struct OpenFile {
@@ -119,6 +119,17 @@ enum Target {
     Directories(HashMap<String, OpenFile>),
     /// Those of a round that is redone, by directory.
     Intents(HashMap<String, Vec<OpenFile>>),
+}
+
+/// What became of a record.
+#[derive(Debug)]
+pub(super) enum Taken {
+    /// It is a row.
+    Row,
+    /// It has landed, or is no part of the round that is redone.
+    Elsewhere,
+    /// It is no row, and why.
+    Misfit(String),
 }
 
 /// How a step of reading ended.
@@ -182,7 +193,7 @@ impl Intake {
         let mut files: HashMap<String, Vec<OpenFile>> = HashMap::new();
         for intent in &round.intents {
             let content = if intent.is_errors() {
-                Content::Errors(ErrorFile::create(&intake.context)?)
+                Content::Errors(Box::new(ErrorFile::create(&intake.context)?))
             } else {
                 let schema = round.schemas.iter().find(|schema| schema.version == intent.schema);
                 Content::Data(intake.context.open(schema)?)
@@ -318,19 +329,14 @@ impl Intake {
     /// Brings a record to its file; one that is no row into the error file.
     fn take(&mut self, row: &Row<'_>, appended: Timestamp, state: &LakeState) -> Result<(), BuildError> {
         match self.take_only(row, appended, state)? {
-            Ok(()) => Ok(()),
-            Err(reason) => self
+            Taken::Row | Taken::Elsewhere => Ok(()),
+            Taken::Misfit(reason) => self
                 .errors(row.offset, row.offset.next(), appended, state, |file, _| file.record(row, appended, &reason)),
         }
     }
 
     /// Brings a record to its file, or says why it is no row.
-    pub fn take_only(
-        &mut self,
-        row: &Row<'_>,
-        appended: Timestamp,
-        state: &LakeState,
-    ) -> Result<Result<(), String>, BuildError> {
+    pub fn take_only(&mut self, row: &Row<'_>, appended: Timestamp, state: &LakeState) -> Result<Taken, BuildError> {
         let size = row.key.map_or(0, <[u8]>::len) + row.value.map_or(0, <[u8]>::len);
         self.read_bytes += size as u64;
         let mut parser = std::mem::take(&mut self.parser);
@@ -346,7 +352,7 @@ impl Intake {
         appended: Timestamp,
         state: &LakeState,
         size: usize,
-    ) -> Result<Result<(), String>, BuildError> {
+    ) -> Result<Taken, BuildError> {
         let is_raw = self.context.is_raw();
         let json = if is_raw && self.layout.fields().is_empty() {
             None
@@ -354,7 +360,7 @@ impl Intake {
             match object(parser, row.value) {
                 Ok(json) => Some(json),
                 Err(_) if is_raw => None,
-                Err(reason) => return Ok(Err(reason.to_string())),
+                Err(reason) => return Ok(Taken::Misfit(reason.to_string())),
             }
         };
         let mut directory = std::mem::take(&mut self.directory);
@@ -372,20 +378,20 @@ impl Intake {
         appended: Timestamp,
         state: &LakeState,
         size: usize,
-    ) -> Result<Result<(), String>, BuildError> {
+    ) -> Result<Taken, BuildError> {
         if is_landed(state, directory, row.offset) {
-            return Ok(Ok(()));
+            return Ok(Taken::Elsewhere);
         }
         self.writes += 1;
         let (writes, roll_rows) = (self.writes, self.limits.roll_rows);
         loop {
-            let Some(file) = self.file(directory, row.offset, appended)? else { return Ok(Ok(())) };
+            let Some(file) = self.file(directory, row.offset, appended)? else { return Ok(Taken::Elsewhere) };
             let Content::Data(encoder) = &mut file.content else {
                 return Err(BuildError::Encode(format!("a row in the directory {directory:?}")));
             };
             match encoder.push(row, json)? {
                 Pushed::Taken => {}
-                Pushed::Misfit(reason) => return Ok(Err(reason)),
+                Pushed::Misfit(reason) => return Ok(Taken::Misfit(reason)),
                 Pushed::Drifts => {
                     self.close(directory)?;
                     continue;
@@ -394,7 +400,7 @@ impl Intake {
             if file.note(row.offset, row.offset, 1, appended, size, writes, roll_rows) {
                 self.look(directory, row.offset, appended)?;
             }
-            return Ok(Ok(()));
+            return Ok(Taken::Row);
         }
     }
 
@@ -438,7 +444,7 @@ impl Intake {
                 self.make_room()?;
             }
             let content = if directory == ERRORS {
-                Content::Errors(ErrorFile::create(&self.context)?)
+                Content::Errors(Box::new(ErrorFile::create(&self.context)?))
             } else {
                 let declared = matches!(self.context.columns, LakeColumns::Declared(_));
                 let schema = declared.then(|| self.context.schema.lock().settled().clone());

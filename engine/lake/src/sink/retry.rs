@@ -12,7 +12,7 @@ use bytes::Bytes;
 use millstream_protocol::{Offset, Timestamp};
 
 use super::commit::Pending;
-use super::intake::{ClosedFile, Intake};
+use super::intake::{ClosedFile, Intake, Taken};
 use super::lane::{Lane, Trouble, blocking};
 use super::shared::Context;
 use crate::file::{BuildError, ErrorFile, ErrorLine, Row};
@@ -150,5 +150,10 @@ fn take(intake: &mut Intake, line: &ErrorLine, state: &LakeState) -> Result<Resu
         headers: headers.iter().map(|(name, value)| (*name, value.as_deref())).collect(),
     };
     let appended = Timestamp(line.appended.or(line.timestamp).unwrap_or_default());
-    Ok(intake.take_only(&row, appended, state)?.map_err(Some))
+    Ok(match intake.take_only(&row, appended, state)? {
+        Taken::Row => Ok(()),
+        // In a redo: it was not among the rows.
+        Taken::Elsewhere => Err(None),
+        Taken::Misfit(reason) => Err(Some(reason)),
+    })
 }
