@@ -84,6 +84,14 @@ async fn examine_as(store: &Store, name: &impl Fn(usize) -> String) -> Result<Re
         PutAnswer::Exists => check("write", false, "a new object is said to exist".into(), None),
         PutAnswer::Failed(why) => return Err(LakeError::Unavailable { url: store.url().to_owned(), reason: why }),
     };
+    let read = store.get(&first).await?;
+    let reads = read.as_ref() == Some(&body);
+    let detail = match &read {
+        Some(read) if *read == body => "it reads as it was written".to_owned(),
+        Some(read) => format!("{} bytes were written, others are read ({})", body.len(), read.len()),
+        None => "it is not there".to_owned(),
+    };
+    check("read after write", reads, detail, None);
     let answer = store.create(&first, Bytes::from_static(b"something else")).await?;
     let refused = answer == PutAnswer::Exists;
     let detail = match answer {
@@ -110,14 +118,6 @@ async fn examine_as(store: &Store, name: &impl Fn(usize) -> String) -> Result<Re
         format!("{one} of {RACES} won by exactly one, {both} by both"),
         Some(slowest),
     );
-    let read = store.get(&first).await?;
-    let reads = read.as_ref() == Some(&body);
-    let detail = match &read {
-        Some(read) if *read == body => "it reads as it was written".to_owned(),
-        Some(read) => format!("{} bytes were written, others are read ({})", body.len(), read.len()),
-        None => "it is not there".to_owned(),
-    };
-    check("read after write", reads, detail, None);
     let range = store.get_range(&first, 4..6).await.map_or_else(|error| error.to_string(), |_| String::new());
     let ranges = check("read a range", range.is_empty(), if range.is_empty() { "it does".into() } else { range }, None);
     let names = |listed: Vec<(String, u64)>| listed.into_iter().filter(|(name, _)| *name == first).count();
@@ -128,4 +128,82 @@ async fn examine_as(store: &Store, name: &impl Fn(usize) -> String) -> Result<Re
     check("delete", gone, if gone { "it is gone" } else { "it is still there" }.into(), None);
     let exactly_once = refused && races && reads && ranges;
     Ok(Report { checks, exactly_once, at_least_once: reads && ranges })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt;
+    use std::sync::Arc;
+
+    use futures::stream::BoxStream;
+    use object_store::memory::InMemory;
+    use object_store::path::Path;
+    use object_store::{
+        CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
+        PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    };
+
+    use super::*;
+    use millstream_protocol::Code;
+
+    /// A store that knows no conditions, as some that call themselves S3-compatible.
+    #[derive(Debug, Default)]
+    struct Careless(InMemory);
+
+    impl fmt::Display for Careless {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a careless store")
+        }
+    }
+
+    #[async_trait::async_trait]
+    impl ObjectStore for Careless {
+        async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+            self.0.put_opts(location, payload, PutOptions { mode: PutMode::Overwrite, ..options }).await
+        }
+        async fn put_multipart_opts(
+            &self,
+            location: &Path,
+            options: PutMultipartOptions,
+        ) -> Result<Box<dyn MultipartUpload>> {
+            self.0.put_multipart_opts(location, options).await
+        }
+        async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+            self.0.get_opts(location, options).await
+        }
+        fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+            self.0.delete_stream(locations)
+        }
+        fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+            self.0.list(prefix)
+        }
+        async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+            self.0.list_with_delimiter(prefix).await
+        }
+        async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+            self.0.copy_opts(from, to, options).await
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_without_conditions_promises_at_least_once_and_is_refused_unless_asked_for_by_name() {
+        let store = Store::over(Arc::new(Careless::default()), LakeDelivery::ExactlyOnce);
+        let report = examine(&store).await.expect("a report");
+        assert!(!report.exactly_once && report.at_least_once, "{report:?}");
+        let failed: Vec<&str> = report.checks.iter().filter(|check| !check.passed).map(|check| check.name).collect();
+        assert_eq!(failed, ["create what exists", "two racing creates"]);
+        assert_eq!(store.list("").await.expect("listed"), [], "nothing is left");
+        let error = store.probe("x").await.expect_err("it cannot keep two writers apart");
+        assert_eq!(error.code(), Code::IllegalLake);
+        assert!(error.to_string().contains("ask for `at-least-once` by name"), "{error}");
+        let store = Store::over(Arc::new(Careless::default()), LakeDelivery::AtLeastOnce);
+        store.probe("x").await.expect("it was asked for");
+    }
+
+    #[tokio::test]
+    async fn a_store_with_conditions_promises_each_record_once() {
+        let report = examine(&Store::over(Arc::new(InMemory::new()), LakeDelivery::ExactlyOnce)).await;
+        let report = report.expect("a report");
+        assert!(report.exactly_once && report.checks.iter().all(|check| check.passed), "{report:?}");
+    }
 }

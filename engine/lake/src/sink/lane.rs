@@ -22,6 +22,8 @@ use crate::{LakeError, Source, plan};
 
 /// Records that come one by one are read together.
 const READ_PAUSE: Duration = Duration::from_millis(100);
+/// A flush waits so long for the lake's other partitions to have read what it asks for, so that its files share their columns.
+const FLUSH_TOGETHER: Duration = Duration::from_secs(2);
 /// A round has at most so many files: it bounds its intent and its manifest entry.
 const ROUND_FILES_MAX: usize = 256;
 
@@ -57,6 +59,8 @@ pub(super) struct Lane {
     /// Not before then, after a failure.
     retry_at: Option<Instant>,
     requests: watch::Receiver<u64>,
+    /// Since when this partition has read what a flush asks for, while others have not.
+    ahead_since: Option<Instant>,
 }
 
 /// What a turn came to.
@@ -91,6 +95,7 @@ impl Lane {
             failures: 0,
             retry_at: None,
             requests: context.shared.requests(),
+            ahead_since: None,
         }
     }
 
@@ -167,6 +172,7 @@ impl Lane {
             return Ok(Turn::Busy);
         }
         let caught_up = stopping || self.read(context).await?;
+        self.report(context);
         self.close_files(context, stopping).await?;
         self.report(context);
         if self.begin_round(context).await? {
@@ -227,13 +233,24 @@ impl Lane {
         if self.intake.is_none() {
             return Ok(());
         }
-        let (flush_to, state) = (context.shared.flush_to(self.index), self.state.clone());
+        let (flush_to, state) = (self.flush_to(context), self.state.clone());
         self.with_intake(
             move |intake| {
                 if all { intake.close_all() } else { intake.close_due(Instant::now(), flush_to, &state) }
             },
         )
         .await
+    }
+
+    /// Up to where a flush closes files now.
+    fn flush_to(&mut self, context: &Context) -> Offset {
+        let flush_to = context.shared.flush_to(self.index);
+        if context.shared.flush_is_read() {
+            self.ahead_since = None;
+            return flush_to;
+        }
+        let since = *self.ahead_since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= FLUSH_TOGETHER { flush_to } else { Offset::ZERO }
     }
 
     /// Makes a round of what is closed. Whether there was anything.
@@ -343,6 +360,9 @@ impl Lane {
             () = tokio::time::sleep(READ_PAUSE) => {}
             _ = self.requests.changed() => return,
             () = shared.stopping() => return,
+        }
+        if self.ahead_since.is_some() {
+            return;
         }
         // First listen, then look: what happens in between is heard.
         let heard = self.source.listen();

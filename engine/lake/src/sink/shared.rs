@@ -131,6 +131,11 @@ impl Shared {
         self.partitions.lock()[index].flush_to
     }
 
+    /// Whether all partitions have read what flushes ask for.
+    pub fn flush_is_read(&self) -> bool {
+        self.partitions.lock().iter().all(|progress| progress.read_end >= progress.flush_to)
+    }
+
     /// Asks for another attempt at the error prefix; its number.
     pub fn ask_retry(&self) -> u64 {
         let retry = {
