@@ -18,8 +18,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use millstream_client::{
-    Client, Code, Delivery, LakeConfig, LakeFormat, LocalServer, Message, Offset, QueueBackoff, QueueConfig, QueueInfo,
-    QueueStart, Record, RedriveOptions, Start, StreamConfig,
+    Client, Code, Delivery, LakeConfig, LocalServer, Message, Offset, QueueBackoff, QueueConfig, QueueInfo, QueueStart,
+    Record, RedriveOptions, Start, StreamConfig,
 };
 use serde_json::Value;
 use tokio::sync::watch;
@@ -114,8 +114,7 @@ async fn make(client: &Client, lake: &Path) -> Result<()> {
     }
     std::fs::create_dir_all(lake)?;
     let url = format!("file://{}", lake.canonicalize()?.display());
-    let (name, stream, format) = (LAKE.into(), RIDES.into(), LakeFormat::Parquet);
-    client.create_lake(LakeConfig { name, stream, url, format, roll_bytes: 128 << 20, roll_age_ms: 60_000 }).await?;
+    client.create_lake(LakeConfig::new(LAKE, RIDES, url)).await?;
     Ok(())
 }
 

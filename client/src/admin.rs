@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millstream_protocol::frame::control::{
-    CreateMode, LakeConfig, LakeStatus, NextSequence, RecoveryInfo, Request, Response, StreamConfig, StreamInfo,
-    StreamSummary,
+    CreateMode, LakeAudit, LakeConfig, LakePreview, LakeRetry, LakeStatus, NextSequence, RecoveryInfo, Request,
+    Response, StreamConfig, StreamInfo, StreamSummary,
 };
 use millstream_protocol::frame::group::{
     CommittedOffset, GroupInfo, GroupReset, GroupSummary, OffsetCommit, ResetTo, StreamPartition,
@@ -60,6 +60,11 @@ macro_rules! expected {
 }
 
 pub(crate) use expected;
+
+/// A wait on the wire.
+fn millis(timeout: Duration) -> u64 {
+    u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)
+}
 
 impl Client {
     /// Makes a stream.
@@ -180,14 +185,14 @@ impl Client {
     /// Adds a lake to a stream.
     ///
     /// # Errors
-    /// [`Code::LakeExists`], [`Code::IllegalLake`], [`Code::UnknownStream`], [`Code::LakeUnavailable`];
+    /// [`Code::LakeExists`], [`Code::IllegalLake`], [`Code::IllegalSetting`], [`Code::UnknownStream`], [`Code::LakeUnavailable`];
     /// [`Code::ConnectionLost`]: it may have been added.
     pub async fn create_lake(&self, config: LakeConfig) -> Result<LakeConfig> {
         let request = Request::CreateLake { config };
         expected!(self.request(request, Repeat::Never).await?, Response::Lake(config) => config)
     }
 
-    /// All lakes, by name.
+    /// All lakes, by name; the text of declared schemas is left out, [`lake_status`](Self::lake_status) has it.
     ///
     /// # Errors
     /// Those of the connection.
@@ -209,11 +214,51 @@ impl Client {
     /// # Errors
     /// [`Code::UnknownLake`]; [`Code::TimedOut`]: the lake goes on landing it; [`Code::LakeUnavailable`].
     pub async fn flush_lake(&self, name: &str, timeout: Duration) -> Result<LakeStatus> {
-        let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-        let request = Request::FlushLake { name: name.to_owned(), timeout_ms };
+        let request = Request::FlushLake { name: name.to_owned(), timeout_ms: millis(timeout) };
         let patience = self.config().request_timeout.saturating_add(timeout);
         let answer = self.request_within(request, Repeat::Harmless, patience).await?;
         expected!(answer, Response::LakeStatus(status) => status)
+    }
+
+    /// What a lake would do with the newest records of its stream (1 to 10,000 of them): columns, example paths, what would be
+    /// rejected. Nothing is written.
+    ///
+    /// # Errors
+    /// As [`create_lake`](Self::create_lake), but for what only the store could say.
+    pub async fn preview_lake(&self, config: LakeConfig, records: u32) -> Result<LakePreview> {
+        let request = Request::PreviewLake { config, records };
+        expected!(self.request(request, Repeat::Harmless).await?, Response::LakePreview(preview) => preview)
+    }
+
+    /// Gives a lake another declared schema: the text of a schema file, which may only add to the old one, or loosen it.
+    ///
+    /// # Errors
+    /// [`Code::UnknownLake`]; [`Code::IllegalLake`]: the schema does not parse, or takes something away.
+    pub async fn alter_lake(&self, name: &str, schema: impl Into<String>) -> Result<LakeConfig> {
+        let request = Request::AlterLake { name: name.to_owned(), schema: schema.into() };
+        expected!(self.request(request, Repeat::Harmless).await?, Response::Lake(config) => config)
+    }
+
+    /// Tries again to land what is in a lake's error prefix, and waits for it.
+    ///
+    /// # Errors
+    /// [`Code::UnknownLake`]; [`Code::TimedOut`]: the lake goes on with it; [`Code::LakeUnavailable`].
+    pub async fn retry_lake_errors(&self, name: &str, timeout: Duration) -> Result<LakeRetry> {
+        let request = Request::RetryLakeErrors { name: name.to_owned(), timeout_ms: millis(timeout) };
+        let patience = self.config().request_timeout.saturating_add(timeout);
+        let answer = self.request_within(request, Repeat::Harmless, patience).await?;
+        expected!(answer, Response::LakeRetry(retry) => retry)
+    }
+
+    /// Compares a lake's manifest, its files and the log: whether each offset has landed, once.
+    ///
+    /// # Errors
+    /// [`Code::UnknownLake`]; [`Code::TimedOut`]; [`Code::LakeUnavailable`].
+    pub async fn audit_lake(&self, name: &str, timeout: Duration) -> Result<LakeAudit> {
+        let request = Request::AuditLake { name: name.to_owned(), timeout_ms: millis(timeout) };
+        let patience = self.config().request_timeout.saturating_add(timeout);
+        let answer = self.request_within(request, Repeat::Harmless, patience).await?;
+        expected!(answer, Response::LakeAudit(audit) => audit)
     }
 
     /// Removes a lake; its files stay.

@@ -69,8 +69,9 @@ pub use tls::Fingerprint;
 
 pub use millstream_protocol::batch::{BatchView, Codec};
 pub use millstream_protocol::frame::control::{
-    Cleanup, Compaction, Durability, LakeConfig, LakeFormat, LakePartition, LakeStatus, PartitionInfo,
-    PartitionRecovery, PartitionState, RecoveryInfo, StreamConfig, StreamInfo, StreamSummary,
+    Cleanup, Compaction, Durability, LakeAudit, LakeColumn, LakeColumns, LakeCompression, LakeConfig, LakeDelivery,
+    LakeFormat, LakePartition, LakePreview, LakeRetry, LakeStatus, PartitionInfo, PartitionRecovery, PartitionState,
+    RecoveryInfo, StreamConfig, StreamInfo, StreamSummary,
 };
 pub use millstream_protocol::frame::group::{
     GroupInfo, GroupMember, GroupPartition, GroupReset, GroupState, GroupSummary, ResetTo, StreamPartition,

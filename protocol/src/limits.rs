@@ -3,6 +3,8 @@
 //! What is refused beyond a limit is said beside it. Settings may lower some of them; none may be raised above
 //! what stands here.
 
+use std::ops::RangeInclusive;
+
 /// The largest record a stream may be set to accept, key and headers included (`RecordTooLarge` beyond).
 pub const RECORD_BYTES_MAX: usize = 8 << 20;
 /// The largest record unless a stream says otherwise.
@@ -71,8 +73,37 @@ pub const PEEK_MESSAGES_MAX: u32 = 100;
 pub const PRODUCER_NAMES_MAX: usize = 10_000;
 /// The longest stream, group, queue or lake name (`IllegalName` beyond).
 pub const NAME_BYTES_MAX: usize = 128;
+/// The lakes of a server (`IllegalSetting` beyond).
+pub const LAKES_MAX: usize = 1_000;
+/// The longest URL of a lake, in bytes (`IllegalSetting` beyond).
+pub const LAKE_URL_BYTES_MAX: usize = 4 << 10;
+/// The longest layout template of a lake, in bytes (`IllegalSetting` beyond).
+pub const LAKE_LAYOUT_BYTES_MAX: usize = 4 << 10;
+/// The longest declared schema of a lake, in bytes (`IllegalSetting` beyond).
+pub const LAKE_SCHEMA_BYTES_MAX: usize = 256 << 10;
+/// At what size a lake's file may be closed, in bytes (`IllegalSetting` outside): it is read into memory for its PUT.
+pub const LAKE_ROLL_BYTES: RangeInclusive<u64> = 1 << 20..=512 << 20;
+/// At how many rows a lake's file may be closed (`IllegalSetting` outside).
+pub const LAKE_ROLL_ROWS: RangeInclusive<u64> = 1_000..=1_000_000_000;
+/// At what age a lake's file may be closed, in milliseconds (`IllegalSetting` outside): a tenth of a second to 7 days. The
+/// longest age of a small file has the same end, and begins at this age.
+pub const LAKE_ROLL_AGE_MS: RangeInclusive<u64> = 100..=7 * 24 * 60 * 60 * 1_000;
+/// How many files of a lake may be open (`IllegalSetting` outside).
+pub const LAKE_OPEN_FILES: RangeInclusive<u64> = 1..=4_096;
+/// The most records that a preview of a lake looks at (`IllegalSetting` beyond).
+pub const LAKE_PREVIEW_RECORDS_MAX: u32 = 10_000;
+/// The columns that a preview of a lake names: more than a lake may have.
+pub const LAKE_PREVIEW_COLUMNS_MAX: usize = 2_048;
+/// The bytes of a column's name or type that a preview of a lake shows (cut beyond).
+pub const LAKE_PREVIEW_TEXT_BYTES_MAX: usize = 256;
+/// The example paths that a preview of a lake shows.
+pub const LAKE_PREVIEW_PATHS_MAX: usize = 20;
+/// The bytes of a path or a finding that an answer about a lake shows (cut beyond): an object's whole name, mostly.
+pub const LAKE_LINE_BYTES_MAX: usize = 4 << 10;
+/// The findings of an audit that are named; the count is whole.
+pub const LAKE_FINDINGS_MAX: usize = 100;
 /// The largest body of a control frame (connection closed beyond).
-pub const CONTROL_BYTES_MAX: usize = 256 << 10;
+pub const CONTROL_BYTES_MAX: usize = 320 << 10;
 /// The largest frame before the hello is through (connection closed beyond).
 pub const HELLO_BYTES_MAX: usize = 4 << 10;
 /// Room in a data frame beyond its batches: the routing prefix.
@@ -104,6 +135,10 @@ pub const FILTER_VALUE_DEPTH_MAX: usize = 64;
 /// 100 bytes of memory.
 pub const FILTER_VALUE_PARTS_MAX: usize = 1 << 18;
 
+const _: () = assert!(
+    LAKE_SCHEMA_BYTES_MAX + LAKE_URL_BYTES_MAX + LAKE_LAYOUT_BYTES_MAX + 4 * NAME_BYTES_MAX < CONTROL_BYTES_MAX,
+    "a lake must fit into a control message"
+);
 const _: () = assert!(RECORD_BYTES_DEFAULT <= RECORD_BYTES_MAX, "the default must be legal");
 const _: () = assert!(RECORD_BYTES_MAX + BATCH_OVERHEAD_BYTES <= BATCH_BYTES_MAX, "a record must fit into a batch");
 const _: () = assert!(BATCH_BYTES_MAX + ROUTING_BYTES_MAX <= FRAME_BYTES_MAX, "a batch must fit into a frame");

@@ -134,13 +134,15 @@ fn an_archive_is_little_endian_and_has_no_padding() {
     assert_eq!(encoded.len(), request_bytes(), "each request is as wide as the widest");
 }
 
-/// CreateStream, CreateLake or CreateQueue, whichever is wider, under a version and a kind byte.
+/// CreateStream, PreviewLake or CreateQueue, whichever is wider, under a version and a kind byte.
 fn request_bytes() -> usize {
     let create_stream = 8 + 4 + (1 + 9 + 9 + 8 + 4 + 17 + 4) + 1;
-    let create_lake = 8 + 8 + 8 + 1 + 8 + 8;
+    let columns = 1 + 8; // which, and a declared schema's text
+    let lake_config = 8 + 8 + 8 + 1 + 1 + columns + 8 + 1 + 8 + 8 + 8 + 8 + 4;
+    let preview_lake = lake_config + 4;
     let queue_config = 8 + 4 + 8 + 3 + 9 + 8 + (8 + 8 + 4) + 9 + 9 + 1 + 4 + 4;
     let create_queue = 8 + 8 + queue_config + 9;
-    1 + 1 + create_stream.max(create_lake).max(create_queue)
+    1 + 1 + create_stream.max(preview_lake).max(create_queue)
 }
 
 #[test]

@@ -9,8 +9,8 @@ use millstream_protocol::batch::{
 use millstream_protocol::frame::consume::BatchesPrefix;
 use millstream_protocol::frame::control::{
     Cleanup, Compaction, ConsumeEvent, ConsumeMode, ConsumeOpen, ConsumeOpened, ConsumePosition, ConsumeStart,
-    CreateMode, Durability, LakeConfig, LakeFormat, LakePartition, LakeStatus, Message, PartitionInfo, PartitionState,
-    Request, Response, Start, StreamConfig, StreamInfo, StreamSummary,
+    CreateMode, Durability, Message, PartitionInfo, PartitionState, Request, Response, Start, StreamConfig, StreamInfo,
+    StreamSummary,
 };
 use millstream_protocol::frame::group::{
     AssignedPartition, Assignment, CommittedOffset, GroupHeartbeat, GroupJoin, GroupReset, Membership, OffsetCommit,
@@ -367,20 +367,6 @@ fn group_request() -> impl Strategy<Value = Request> {
     ]
 }
 
-fn lake_config() -> impl Strategy<Value = LakeConfig> {
-    let format = select(vec![LakeFormat::Parquet, LakeFormat::Ndjson]);
-    (text(), text(), text(), format, any::<(u64, u64)>()).prop_map(
-        |(name, stream, url, format, (roll_bytes, roll_age_ms))| LakeConfig {
-            name,
-            stream,
-            url,
-            format,
-            roll_bytes,
-            roll_age_ms,
-        },
-    )
-}
-
 fn request() -> impl Strategy<Value = Request> {
     let mode = select(vec![CreateMode::Explicit, CreateMode::Automatic]);
     prop_oneof![
@@ -394,12 +380,7 @@ fn request() -> impl Strategy<Value = Request> {
             partition,
             offset
         }),
-        lake_config().prop_map(|config| Request::CreateLake { config }),
-        text().prop_map(|name| Request::RemoveLake { name }),
-        Just(Request::ListLakes),
         Just(Request::DescribeRecovery),
-        text().prop_map(|name| Request::LakeStatus { name }),
-        (text(), any::<u64>()).prop_map(|(name, timeout_ms)| Request::FlushLake { name, timeout_ms }),
         option::of(text()).prop_map(|name| Request::InitProducer { name }),
         any::<(u64, u32, u64)>().prop_map(|(id, epoch, stream)| Request::BumpProducer { id, epoch, stream }),
         group_request(),
@@ -437,30 +418,11 @@ fn response() -> impl Strategy<Value = Response> {
     let stream = (any::<(u64, i64)>(), text(), stream_config(), vec(partition_info(), 0..6)).prop_map(
         |((id, created_ms), name, config, partitions)| StreamInfo { id, name, config, created_ms, partitions },
     );
-    let lake_partition = any::<(u32, u64, u64)>().prop_map(|(partition, landed_end, high_watermark)| LakePartition {
-        partition,
-        landed_end,
-        high_watermark,
-    });
-    let status = (lake_config(), vec(lake_partition, 0..6), any::<(u64, u64, u64, u64)>(), text()).prop_map(
-        |(config, partitions, (files, rows, rejected, oldest_waiting_ms), error)| LakeStatus {
-            config,
-            partitions,
-            files,
-            rows,
-            rejected,
-            oldest_waiting_ms,
-            error,
-        },
-    );
     prop_oneof![
         Just(Response::Done),
         stream.prop_map(Response::Stream),
         vec(summary, 0..6).prop_map(Response::Streams),
         any::<u64>().prop_map(Response::Offset),
-        lake_config().prop_map(Response::Lake),
-        vec(lake_config(), 0..4).prop_map(Response::Lakes),
-        status.prop_map(Response::LakeStatus),
     ]
 }
 
@@ -575,15 +537,6 @@ fn texts_above_their_limit_are_cut_between_characters() {
 fn the_largest_messages_fit_into_their_frames() {
     let name = "n".repeat(NAME_BYTES_MAX);
     let error_text = "t".repeat(ERROR_TEXT_BYTES_MAX);
-    let url = "u".repeat(4 << 10);
-    let lake = LakeConfig {
-        name: name.clone(),
-        stream: name.clone(),
-        url,
-        format: LakeFormat::Parquet,
-        roll_bytes: 1,
-        roll_age_ms: 1,
-    };
     let partition = |partition| PartitionInfo {
         partition,
         incarnation: u64::MAX,
@@ -601,16 +554,6 @@ fn the_largest_messages_fit_into_their_frames() {
         created_ms: i64::MAX,
         partitions: (0..PARTITIONS_MAX).map(partition).collect(),
     };
-    let landed = |partition| LakePartition { partition, landed_end: u64::MAX, high_watermark: u64::MAX };
-    let status = LakeStatus {
-        config: lake.clone(),
-        partitions: (0..PARTITIONS_MAX).map(landed).collect(),
-        files: 1,
-        rows: 1,
-        rejected: 1,
-        oldest_waiting_ms: 1,
-        error: error_text.clone(),
-    };
     let start = Start::Offset { offset: u64::MAX, epoch: Some(u32::MAX) };
     let open = ConsumeOpen {
         stream: u64::MAX,
@@ -625,9 +568,7 @@ fn the_largest_messages_fit_into_their_frames() {
         vec![ProduceAck { correlation: u64::MAX, result: Ok(Produced::Stored(stored)) }; PRODUCE_DEPTH_MAX as usize];
     let hello = Hello { version_min: 1, version_max: 1, client_name: error_text.clone(), token: error_text.clone() };
 
-    fits(Kind::Request, Request::CreateLake { config: lake });
     fits(Kind::Response, Response::Stream(info));
-    fits(Kind::Response, Response::LakeStatus(status));
     fits(Kind::OpenConsume, open);
     fits(Kind::OpenConsumeOk, opened);
     fits(Kind::ConsumeEvent, failed);

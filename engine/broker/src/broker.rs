@@ -302,6 +302,17 @@ impl Broker {
         self.catalog.read(|catalog| catalog.step(Input::CreateLake { config: config.clone() })).map(|_| ())
     }
 
+    /// Gives a lake other settings; whether it may run on under them is the caller's to check. Blocks.
+    ///
+    /// # Errors
+    /// [`BrokerError::UnknownLake`], [`BrokerError::IllegalSetting`]; the log's.
+    pub fn alter_lake(&self, config: LakeConfig) -> Result<Lake, BrokerError> {
+        let _one = self.changing.lock();
+        let name = config.name.clone();
+        self.catalog.update(|catalog| catalog.step(Input::AlterLake { config: config.clone() }))?;
+        self.lake(&name)
+    }
+
     /// Removes a lake from the catalog; its files stay. Blocks.
     ///
     /// # Errors

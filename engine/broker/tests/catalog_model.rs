@@ -1,14 +1,16 @@
 //! The catalog against a model that is slow and obviously right, over random inputs; its snapshots and its events must
 //! give the same state again.
-//! Operations: create and delete streams, add and remove lakes, files gone, make, change, move and delete queues, name producers. After each: names unique, numbers never given
+//! Operations: create and delete streams, add, alter and remove lakes, files gone, make, change, move and delete queues, name producers. After each: names unique, numbers never given
 //! twice, no lake or queue without its streams, no circle of dead letters, replay equals state.
 #![allow(clippy::unwrap_used, reason = "a test's helpers may panic")]
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use millstream_broker::catalog::{Catalog, Event, Input, QueueEvent, QueueInput};
+use millstream_broker::catalog::{Catalog, Event, Input, LakeEntry, QueueEvent, QueueInput};
 use millstream_log::Machine;
-use millstream_protocol::frame::control::{Compaction, LakeConfig, LakeFormat, StreamConfig};
+use millstream_protocol::frame::control::{
+    Compaction, LakeColumns, LakeCompression, LakeConfig, LakeFormat, StreamConfig,
+};
 use millstream_protocol::frame::queue::{QueueBackoff, QueueConfig, QueueOrdering};
 use millstream_protocol::limits::PRODUCER_NAMES_MAX;
 use millstream_protocol::{Code, Incarnation, ProducerId, QueueId, StreamId, Timestamp};
@@ -20,6 +22,8 @@ enum Op {
     DeleteStream(u8),
     FilesRemoved(u64),
     CreateLake(u8, u8),
+    /// The lake, its stream, and another age.
+    AlterLake(u8, u8, u64),
     RemoveLake(u8),
     /// The queue, its stream, its dead-letter stream.
     CreateQueue(u8, u8, Option<u8>),
@@ -36,7 +40,8 @@ enum Op {
 struct Model {
     producers: BTreeMap<String, u64>,
     streams: BTreeMap<String, u64>,
-    lakes: BTreeMap<String, String>,
+    /// Stream, roll age.
+    lakes: BTreeMap<String, (String, u64)>,
     /// Stream, dead-letter stream, epoch, paused.
     queues: BTreeMap<String, (String, Option<String>, u32, bool)>,
     numbers: BTreeSet<u64>,
@@ -48,6 +53,7 @@ fn operations() -> impl Strategy<Value = Vec<Op>> {
         (0..5u8).prop_map(Op::DeleteStream),
         (0..20u64).prop_map(Op::FilesRemoved),
         (0..4u8, 0..5u8).prop_map(|(lake, stream)| Op::CreateLake(lake, stream)),
+        (0..4u8, 0..5u8, 0..3u64).prop_map(|(lake, stream, age)| Op::AlterLake(lake, stream, age)),
         (0..4u8).prop_map(Op::RemoveLake),
         (0..4u8, 0..5u8, prop::option::of(0..5u8))
             .prop_map(|(queue, stream, dead)| Op::CreateQueue(queue, stream, dead)),
@@ -72,6 +78,9 @@ fn input(op: &Op) -> Input {
         Op::DeleteStream(n) => Input::DeleteStream { name: format!("s{n}") },
         Op::FilesRemoved(id) => Input::StreamFilesRemoved { id: StreamId(id) },
         Op::CreateLake(lake, stream) => Input::CreateLake { config: lake_config(lake, stream) },
+        Op::AlterLake(lake, stream, age) => {
+            Input::AlterLake { config: LakeConfig { roll_age_ms: 1_000 + age, ..lake_config(lake, stream) } }
+        }
         Op::RemoveLake(n) => Input::RemoveLake { name: format!("l{n}") },
         Op::CreateQueue(queue, stream, dead) => Input::Queue(QueueInput::Create {
             name: format!("q{queue}"),
@@ -96,14 +105,7 @@ fn input(op: &Op) -> Input {
 }
 
 fn lake_config(lake: u8, stream: u8) -> LakeConfig {
-    LakeConfig {
-        name: format!("l{lake}"),
-        stream: format!("s{stream}"),
-        url: "file:///tmp/x".to_owned(),
-        format: LakeFormat::Parquet,
-        roll_bytes: 64 << 20,
-        roll_age_ms: 60_000,
-    }
+    LakeConfig::new(format!("l{lake}"), format!("s{stream}"), "file:///tmp/x")
 }
 
 fn queue_config(dead: Option<u8>) -> QueueConfig {
@@ -156,7 +158,7 @@ impl Model {
                 let of_queue = |(stream, dead, ..): &(String, Option<String>, u32, bool)| {
                     *stream == name || dead.as_ref() == Some(&name)
                 };
-                if self.lakes.values().any(|stream| *stream == name) || self.queues.values().any(of_queue) {
+                if self.lakes.values().any(|(stream, _)| *stream == name) || self.queues.values().any(of_queue) {
                     return Err(Code::StreamInUse);
                 }
                 self.streams.remove(&name);
@@ -174,7 +176,15 @@ impl Model {
                     [Event::LakeCreated { id, .. }] => assert!(self.numbers.insert(*id)),
                     other => panic!("{other:?}"),
                 }
-                self.lakes.insert(lake, stream);
+                self.lakes.insert(lake, (stream, 300_000));
+            }
+            Op::AlterLake(lake, stream, age) => {
+                let Some((on, now)) = self.lakes.get_mut(&format!("l{lake}")) else { return Err(Code::UnknownLake) };
+                if *on != format!("s{stream}") {
+                    return Err(Code::IllegalSetting);
+                }
+                assert_eq!(events.is_empty(), *now == 1_000 + age, "only a change is an event");
+                *now = 1_000 + age;
             }
             Op::RemoveLake(n) => {
                 if self.lakes.remove(&format!("l{n}")).is_none() {
@@ -249,8 +259,10 @@ proptest! {
             }
             let streams: Vec<&str> = catalog.streams().map(|(name, _)| name).collect();
             prop_assert_eq!(streams, model.streams.keys().map(String::as_str).collect::<Vec<_>>());
-            let lakes: Vec<&str> = catalog.lakes().map(|lake| lake.config.name.as_str()).collect();
-            prop_assert_eq!(lakes, model.lakes.keys().map(String::as_str).collect::<Vec<_>>());
+            let lakes = catalog.lakes().map(|LakeEntry { config, .. }| {
+                (config.name.clone(), (config.stream.clone(), config.roll_age_ms))
+            });
+            prop_assert_eq!(lakes.collect::<BTreeMap<_, _>>(), model.lakes.clone());
             let queues = catalog.queues().map(|queue| {
                 let stream = catalog.streams().find(|(_, stream)| stream.id.0 == queue.stream).unwrap().0.to_owned();
                 (queue.name.clone(), (stream, queue.config.dead_letter.clone(), queue.epoch, queue.is_paused))
@@ -316,6 +328,46 @@ fn each_setting_outside_its_range_is_named() {
     assert!(create(10_000, config()).is_ok());
     assert!(create(1, compacted()).is_ok());
     assert!(create(1, StreamConfig::by_interest()).is_ok());
+}
+
+#[test]
+fn each_setting_of_a_lake_outside_its_range_is_named() {
+    let mut catalog = Catalog::default();
+    let (name, config, incarnations) = ("s1".to_owned(), StreamConfig::default(), vec![Incarnation(1)]);
+    let input = Input::CreateStream { name, config, incarnations, now: Timestamp(0) };
+    catalog.step(input).unwrap().iter().for_each(|event| catalog.apply(event));
+    let create = |config: LakeConfig| catalog.step(Input::CreateLake { config });
+    let config = || lake_config(1, 1);
+    let declared = |length: usize| LakeColumns::Declared("s".repeat(length));
+    let ndjson = |compression| LakeConfig { format: LakeFormat::Ndjson, compression, ..config() };
+    for (refused, setting) in [
+        (LakeConfig { url: String::new(), ..config() }, "the length of url is 0"),
+        (LakeConfig { url: "u".repeat((4 << 10) + 1), ..config() }, "the length of url is 4097"),
+        (LakeConfig { layout: "l".repeat((4 << 10) + 1), ..config() }, "the length of layout"),
+        (LakeConfig { columns: declared((256 << 10) + 1), ..config() }, "the length of schema"),
+        (LakeConfig { columns: declared(0), ..config() }, "the length of schema"),
+        (LakeConfig { roll_bytes: (1 << 20) - 1, ..config() }, "roll_bytes"),
+        (LakeConfig { roll_bytes: (512 << 20) + 1, ..config() }, "roll_bytes"),
+        (LakeConfig { roll_rows: 999, ..config() }, "roll_rows"),
+        (LakeConfig { roll_rows: 1_000_000_001, ..config() }, "roll_rows"),
+        (LakeConfig { roll_age_ms: 99, ..config() }, "roll_age_ms"),
+        (LakeConfig { roll_age_ms: 7 * 86_400_000 + 1, ..config() }, "roll_age_ms"),
+        (LakeConfig { max_age_ms: 299_999, ..config() }, "max_age_ms is 299999, legal is 300000 to 604800000"),
+        (LakeConfig { max_age_ms: 7 * 86_400_000 + 1, ..config() }, "max_age_ms"),
+        (LakeConfig { open_files: 0, ..config() }, "open_files"),
+        (LakeConfig { open_files: 4_097, ..config() }, "open_files"),
+        (ndjson(LakeCompression::Snappy), "compression is snappy, legal is zstd, gzip, none for ndjson"),
+        (ndjson(LakeCompression::Lz4), "compression is lz4"),
+        (LakeConfig { compression: LakeCompression::Gzip, ..config() }, "compression is gzip, legal is zstd, snappy"),
+    ] {
+        let error = create(refused).unwrap_err();
+        assert_eq!(error.code(), Code::IllegalSetting, "{error}");
+        assert!(error.to_string().starts_with(setting), "{error}");
+    }
+    assert!(create(LakeConfig { columns: declared(256 << 10), open_files: 4_096, ..config() }).is_ok());
+    assert!(create(ndjson(LakeCompression::Gzip)).is_ok());
+    let another = LakeConfig { name: "l9".into(), ..config() };
+    assert_eq!(catalog.step(Input::AlterLake { config: another }).unwrap_err().code(), Code::UnknownLake);
 }
 
 #[test]

@@ -30,6 +30,9 @@ pub enum LakeError {
         /// The largest legal value.
         max: u64,
     },
+    /// A layout, schema or combination of settings that cannot be.
+    #[error("{0}")]
+    IllegalConfig(String),
     /// The place exists but a lake cannot be written there.
     #[error("the lake {url} cannot be written: {reason}")]
     Unwritable {
@@ -55,6 +58,17 @@ pub enum LakeError {
         /// The object's path in the store.
         object: String,
         /// What it holds instead.
+        reason: String,
+    },
+    /// Another writer with the same past has gone on.
+    #[error(
+        "the lake is fenced at {object}: {reason}. Stop one of the two servers; this lake has stopped and put nothing that \
+         the other one did not"
+    )]
+    Fenced {
+        /// The manifest entry at which they met.
+        object: String,
+        /// Who has it.
         reason: String,
     },
     /// The log ends below what has landed: it lost records that are in files.
@@ -103,6 +117,8 @@ impl LakeError {
         match self {
             LakeError::IllegalUrl { .. }
             | LakeError::IllegalSetting { .. }
+            | LakeError::IllegalConfig(_)
+            | LakeError::Fenced { .. }
             | LakeError::Unwritable { .. }
             | LakeError::Foreign { .. } => Code::IllegalLake,
             LakeError::Unavailable { .. } => Code::LakeUnavailable,

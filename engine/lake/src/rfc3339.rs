@@ -46,6 +46,18 @@ pub fn micros(text: &str) -> Option<i64> {
     Some(seconds * 1_000_000 + fraction)
 }
 
+/// Microseconds since the Unix epoch of a time in any zone: all of RFC 3339, to the microsecond.
+pub fn micros_of_any_zone(text: &str) -> Option<i64> {
+    let time = chrono::DateTime::parse_from_rfc3339(text).ok()?;
+    (time.timestamp_subsec_nanos() % 1_000 == 0).then(|| time.timestamp_micros())
+}
+
+/// Days since the Unix epoch of a date, `2013-01-31`.
+pub fn days(text: &str) -> Option<i32> {
+    let midnight = micros(&format!("{}T00:00:00Z", text.get(..10).filter(|_| text.len() == 10)?))?;
+    i32::try_from(midnight.div_euclid(86_400_000_000)).ok()
+}
+
 fn days_of_month(year: i64, month: i64) -> i64 {
     let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
     match month {

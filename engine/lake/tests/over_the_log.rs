@@ -7,7 +7,7 @@ use std::time::Duration;
 use millstream_lake::{LakeSettings, Sink, Source, reader};
 use millstream_log::{Identity, Kind, Log, LogConfig, Partition, PartitionConfig};
 use millstream_protocol::batch::{BatchBuilder, BatchView, Codec};
-use millstream_protocol::frame::control::{LakeConfig, LakeFormat};
+use millstream_protocol::frame::control::LakeConfig;
 use millstream_protocol::{Epoch, Incarnation, LakeId, Offset, PartitionId, Record, StreamId};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -27,14 +27,8 @@ fn append(partition: &Arc<Partition>, from: u64, count: u64) {
 }
 
 fn start(root: &Path, partitions: &[Arc<Partition>]) -> Sink {
-    let config = LakeConfig {
-        name: "landing".into(),
-        stream: "numbers".into(),
-        url: format!("file://{}/lake", root.display()),
-        format: LakeFormat::Parquet,
-        roll_bytes: 64 << 20,
-        roll_age_ms: 3_600_000,
-    };
+    let url = format!("file://{}/lake", root.display());
+    let config = LakeConfig { roll_age_ms: 3_600_000, ..LakeConfig::new("landing", "numbers", url) };
     let sources = partitions.iter().map(|partition| Arc::new(Arc::clone(partition)) as Arc<dyn Source>).collect();
     let settings = LakeSettings::new(root.join("spool"));
     Sink::start(LakeId(1), config, "numbers", sources, settings).expect("a legal lake")

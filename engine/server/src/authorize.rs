@@ -29,7 +29,7 @@ pub(crate) enum Action {
     Alter,
     /// Delete a stream, a group or a queue.
     Delete,
-    /// Make, flush or remove a lake.
+    /// Make, preview, flush, alter, audit or remove a lake; try its errors again.
     LakeManage,
 }
 

@@ -39,6 +39,7 @@ mod config;
 mod error;
 mod frame_io;
 mod http;
+mod lake_answers;
 mod lakes;
 mod metrics;
 mod private_file;

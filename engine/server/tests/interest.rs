@@ -44,13 +44,10 @@ async fn the_disk_is_freed_once_a_queue_and_a_lake_are_past_the_records() {
     assert!(info.config.interest && info.config.retention_ms.is_none(), "{info:?}");
     client.create_queue("work", "jobs", QueueConfig::default(), QueueStart::Earliest).await.expect("made");
     let lake = LakeConfig {
-        name: "lake".into(),
-        stream: "jobs".into(),
-        url: format!("file://{}", target.path().display()),
         format: LakeFormat::Ndjson,
-        roll_bytes: 64 << 20,
         // Far beyond the test: only a flush lands.
         roll_age_ms: 3_600_000,
+        ..LakeConfig::new("lake", "jobs", format!("file://{}", target.path().display()))
     };
     client.create_lake(lake).await.expect("added");
 

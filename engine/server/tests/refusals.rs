@@ -6,7 +6,9 @@ mod support;
 use std::time::Duration;
 
 use millstream_protocol::Code;
-use millstream_protocol::frame::control::{CreateMode, LakeConfig, LakeFormat, Message, Request, StreamConfig};
+use millstream_protocol::frame::control::{
+    CreateMode, LakeCompression, LakeConfig, LakeFormat, Message, Request, StreamConfig,
+};
 use millstream_protocol::frame::hello::Hello;
 use millstream_protocol::frame::produce::OpenProduce;
 use millstream_protocol::frame::{FRAME_HEADER_BYTES, Kind, Refusal};
@@ -47,15 +49,22 @@ async fn wrong_requests_are_refused_each_with_its_code_and_the_connection_goes_o
     assert_eq!(client.refused(&Request::LakeStatus { name: name("none") }).await, Code::UnknownLake);
     assert_eq!(client.refused(&Request::RemoveLake { name: name("none") }).await, Code::UnknownLake);
     assert_eq!(client.refused(&Request::FlushLake { name: name("none"), timeout_ms: 1 }).await, Code::UnknownLake);
-    let lake = LakeConfig {
-        name: name("lake"),
-        stream: name("trains"),
-        url: name("file:///nowhere"),
-        format: LakeFormat::Ndjson,
-        roll_bytes: 64 << 20,
-        roll_age_ms: 60_000,
-    };
-    assert_eq!(client.refused(&Request::CreateLake { config: lake }).await, Code::UnknownStream);
+    let lake = || LakeConfig::new("lake", "trains", "file:///nowhere");
+    assert_eq!(client.refused(&Request::CreateLake { config: lake() }).await, Code::UnknownStream);
+    assert_eq!(client.refused(&Request::PreviewLake { config: lake(), records: 10 }).await, Code::UnknownStream);
+    let flights = || LakeConfig { stream: name("flights"), ..lake() };
+    for records in [0, 10_001] {
+        let preview = Request::PreviewLake { config: flights(), records };
+        assert_eq!(client.refused(&preview).await, Code::IllegalSetting);
+    }
+    let snappy = LakeCompression::Snappy;
+    let config = LakeConfig { format: LakeFormat::Ndjson, compression: snappy, ..flights() };
+    assert_eq!(client.refused(&Request::CreateLake { config }).await, Code::IllegalSetting);
+    let alter = Request::AlterLake { name: name("none"), schema: name("{}") };
+    assert_eq!(client.refused(&alter).await, Code::UnknownLake);
+    let retry = Request::RetryLakeErrors { name: name("none"), timeout_ms: 1 };
+    assert_eq!(client.refused(&retry).await, Code::UnknownLake);
+    assert_eq!(client.refused(&Request::AuditLake { name: name("none"), timeout_ms: 1 }).await, Code::UnknownLake);
     client.describe("flights").await;
     rig.stop().await;
 }

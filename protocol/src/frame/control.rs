@@ -15,6 +15,10 @@ use super::group::{
     CommitResult, CommittedOffset, GroupHeartbeat, GroupInfo, GroupJoin, GroupReset, GroupSummary, Membership,
     OffsetCommit, StreamPartition,
 };
+pub use super::lake::{
+    LakeAudit, LakeColumn, LakeColumns, LakeCompression, LakeConfig, LakeDelivery, LakeFormat, LakePartition,
+    LakePreview, LakeRetry, LakeStatus, SMALL_FILE_BYTES,
+};
 use super::queue::{
     PeekedMessage, QueueConfig, QueueInfo, QueueOpen, QueueOpened, QueueStart, QueueSummary, RedriveInfo,
     RedriveOptions,
@@ -162,34 +166,6 @@ pub enum CreateMode {
     Automatic,
 }
 
-/// What a lake's files are.
-#[derive(Archive, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-#[repr(u8)]
-pub enum LakeFormat {
-    /// Columns inferred from the records.
-    #[default]
-    Parquet,
-    /// The records as they are, a line each.
-    Ndjson,
-}
-
-/// A lake: where a stream lands, and how.
-#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
-pub struct LakeConfig {
-    /// Its name.
-    pub name: String,
-    /// The stream's name.
-    pub stream: String,
-    /// `file:///dir` or `s3://bucket/prefix`. Credentials come from the server's environment, never from here.
-    pub url: String,
-    /// What the files are.
-    pub format: LakeFormat,
-    /// A file is closed when its records have this many bytes before encoding.
-    pub roll_bytes: u64,
-    /// A file is closed when its oldest record has waited this long, in milliseconds.
-    pub roll_age_ms: u64,
-}
-
 /// A request on the control stream.
 #[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -236,7 +212,7 @@ pub enum Request {
         /// Its name.
         name: String,
     },
-    /// All lakes. Answer: `Lakes`.
+    /// All lakes. Answer: `Lakes`, with the text of declared schemas left out: a lake's status has it.
     ListLakes,
     /// How far a lake is. Answer: `LakeStatus`.
     LakeStatus {
@@ -411,6 +387,34 @@ pub enum Request {
         /// The queue's name.
         name: String,
     },
+    /// What a lake would do with the newest records of its stream; nothing is written. Answer: `LakePreview`.
+    PreviewLake {
+        /// The lake.
+        config: LakeConfig,
+        /// How many records to look at; 1 to 10,000.
+        records: u32,
+    },
+    /// Changes a lake's declared schema. Answer: `Lake`.
+    AlterLake {
+        /// Its name.
+        name: String,
+        /// The new schema file's text; it may only add to the old one, or loosen it.
+        schema: String,
+    },
+    /// Tries again to land what is in a lake's error prefix. Answer: `LakeRetry`.
+    RetryLakeErrors {
+        /// Its name.
+        name: String,
+        /// How long to wait, in milliseconds, before `TimedOut`.
+        timeout_ms: u64,
+    },
+    /// Compares a lake's manifest, its files and the log. Answer: `LakeAudit`.
+    AuditLake {
+        /// Its name.
+        name: String,
+        /// How long to wait, in milliseconds, before `TimedOut`.
+        timeout_ms: u64,
+    },
 }
 
 /// Where a producer goes on in a partition.
@@ -486,36 +490,6 @@ pub struct StreamSummary {
     pub records: u64,
     /// Bytes on disk, over all partitions.
     pub bytes: u64,
-}
-
-/// How far a lake is in one partition.
-#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
-pub struct LakePartition {
-    /// The partition.
-    pub partition: u32,
-    /// All records below this offset are in files.
-    pub landed_end: u64,
-    /// The partition's high watermark.
-    pub high_watermark: u64,
-}
-
-/// What a lake has done and what holds it up.
-#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
-pub struct LakeStatus {
-    /// The lake.
-    pub config: LakeConfig,
-    /// How far it is, by partition.
-    pub partitions: Vec<LakePartition>,
-    /// Files put since it was added.
-    pub files: u64,
-    /// Rows in those files.
-    pub rows: u64,
-    /// Records that went to the error prefix.
-    pub rejected: u64,
-    /// Age of the oldest record that has not landed, in milliseconds; 0 if all have.
-    pub oldest_waiting_ms: u64,
-    /// Why it does not go on; empty while it does.
-    pub error: String,
 }
 
 /// What a server's start had to do in one partition.
@@ -625,6 +599,12 @@ pub enum Response {
     Peeked(Vec<PeekedMessage>),
     /// A queue's newest redrive, if there was one.
     Redrive(Option<RedriveInfo>),
+    /// What a lake would do.
+    LakePreview(LakePreview),
+    /// What an audit found.
+    LakeAudit(LakeAudit),
+    /// What became of the records in the error prefix.
+    LakeRetry(LakeRetry),
 }
 
 /// Where to begin in a partition.

@@ -27,6 +27,7 @@ pub mod delivery;
 pub mod group;
 mod header;
 pub mod hello;
+pub mod lake;
 pub mod produce;
 pub mod queue;
 pub mod refusal;

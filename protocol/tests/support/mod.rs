@@ -3,6 +3,7 @@
 //! `golden.rs` holds their bytes to the committed ones; `hostile.rs` cuts, flips and rewrites them.
 //! Values are chosen so that each field differs from its neighbours and from zero: a swap shows.
 
+mod lake;
 mod queue;
 
 use bytes::Bytes;
@@ -10,8 +11,8 @@ use millstream_protocol::batch::{BatchBuilder, BatchView, Codec, Stamp, stamp};
 use millstream_protocol::frame::consume::BatchesPrefix;
 use millstream_protocol::frame::control::{
     Cleanup, Compaction, ConsumeEvent, ConsumeMode, ConsumeOpen, ConsumeOpened, ConsumePosition, ConsumeStart,
-    CreateMode, Durability, LakeConfig, LakeFormat, LakePartition, LakeStatus, Message, NextSequence, PartitionInfo,
-    PartitionRecovery, PartitionState, RecoveryInfo, Request, Response, Start, StreamConfig, StreamInfo, StreamSummary,
+    CreateMode, Durability, Message, NextSequence, PartitionInfo, PartitionRecovery, PartitionState, RecoveryInfo,
+    Request, Response, Start, StreamConfig, StreamInfo, StreamSummary,
 };
 use millstream_protocol::frame::group::{
     AssignedPartition, Assignment, CommitResult, CommittedOffset, GroupHeartbeat, GroupInfo, GroupJoin, GroupMember,
@@ -74,6 +75,7 @@ pub fn messages() -> Vec<Sample> {
     all.extend(requests());
     all.extend(responses());
     all.extend(consume());
+    all.extend(lake::all());
     all.extend(queue::all());
     all
 }
@@ -133,32 +135,6 @@ fn stream_config() -> StreamConfig {
     }
 }
 
-fn lake_config() -> LakeConfig {
-    LakeConfig {
-        name: "bronze".into(),
-        stream: "flights".into(),
-        url: "s3://bucket/flights/raw".into(),
-        format: LakeFormat::Ndjson,
-        roll_bytes: 128 << 20,
-        roll_age_ms: 60_000,
-    }
-}
-
-fn lake_status() -> LakeStatus {
-    LakeStatus {
-        config: LakeConfig { format: LakeFormat::Parquet, ..lake_config() },
-        partitions: vec![
-            LakePartition { partition: 0, landed_end: 1_000, high_watermark: 1_024 },
-            LakePartition { partition: 1, landed_end: 0, high_watermark: 7 },
-        ],
-        files: 12,
-        rows: 1_000,
-        rejected: 3,
-        oldest_waiting_ms: 4_321,
-        error: "the store refuses: 403".into(),
-    }
-}
-
 fn recovery() -> RecoveryInfo {
     let named = PartitionRecovery {
         stream: "flights".into(),
@@ -197,12 +173,7 @@ fn requests() -> Vec<Sample> {
         control("request_list_streams", Request::ListStreams),
         control("request_describe_stream", Request::DescribeStream { name: "a-name-longer-than-8".into() }),
         control("request_delete_before", Request::DeleteBefore { stream: name(), partition: 3, offset: 0x0102_0304 }),
-        control("request_create_lake", Request::CreateLake { config: lake_config() }),
-        control("request_remove_lake", Request::RemoveLake { name: "bronze".into() }),
-        control("request_list_lakes", Request::ListLakes),
         control("request_describe_recovery", Request::DescribeRecovery),
-        control("request_lake_status", Request::LakeStatus { name: "bronze".into() }),
-        control("request_flush_lake", Request::FlushLake { name: "bronze".into(), timeout_ms: 60_000 }),
         control("request_init_producer", Request::InitProducer { name: Some("meter-17".into()) }),
         control("request_bump_producer", Request::BumpProducer { id: 0x0102_0304_0506, epoch: 7, stream: 42 }),
         control("request_join_group", Request::JoinGroup(join())),
@@ -337,9 +308,6 @@ fn responses() -> Vec<Sample> {
         control("response_stream", Response::Stream(stream)),
         control("response_streams", Response::Streams(streams)),
         control("response_offset", Response::Offset(0x0102_0304_0506_0708)),
-        control("response_lake", Response::Lake(lake_config())),
-        control("response_lakes", Response::Lakes(vec![lake_config(), lake_config()])),
-        control("response_lake_status", Response::LakeStatus(lake_status())),
         control("response_recovery", Response::Recovery(recovery())),
         control("response_producer", Response::Producer { id: 0x0102_0304_0506, epoch: 7 }),
         control("response_producer_bumped", Response::ProducerBumped { epoch: 8, partitions: next }),

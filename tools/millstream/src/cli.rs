@@ -1,6 +1,7 @@
 //! The command line: one definition from which parsing, help and completions come. Parsing does nothing else.
 
 pub mod dlq;
+pub mod lake;
 pub mod queue;
 
 use std::path::PathBuf;
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use millstream_protocol::batch::Codec;
-use millstream_protocol::frame::control::{Durability, LakeFormat};
+use millstream_protocol::frame::control::Durability;
 use millstream_protocol::frame::group::ResetTo;
 use millstream_protocol::{ByteSize, Timestamp};
 
@@ -66,7 +67,7 @@ pub enum Command {
     Dlq(dlq::Dlq),
     /// Land streams as files in a directory or bucket
     #[command(subcommand)]
-    Lake(Lake),
+    Lake(Box<lake::Lake>),
     /// Show what the server's last start had to do: read, replay, cut, report as damaged
     Recovery,
     /// Check every batch of a data directory that no server has open
@@ -361,53 +362,6 @@ pub struct GroupResetTo {
     pub dry_run: bool,
 }
 
-#[derive(Debug, Subcommand)]
-pub enum Lake {
-    /// Land a stream from its beginning on
-    Add(LakeAdd),
-    /// List all lakes
-    List,
-    /// Show how far a lake is
-    Status {
-        /// The lake
-        name: String,
-    },
-    /// Land everything produced so far, and wait until it has landed
-    Flush {
-        /// The lake
-        name: String,
-        /// How long to wait
-        #[arg(long, value_name = "SPAN", default_value = "60s", value_parser = parse_span)]
-        timeout: Duration,
-    },
-    /// Stop landing and forget the lake; its files stay
-    Remove {
-        /// The lake
-        name: String,
-    },
-}
-
-#[derive(Debug, Args)]
-pub struct LakeAdd {
-    /// The lake: 1–128 of a-z 0-9 . _ -
-    pub name: String,
-    /// The stream
-    #[arg(long)]
-    pub stream: String,
-    /// file:///DIR, s3://BUCKET/PREFIX, or a path; the server writes there, with its own rights and credentials
-    #[arg(long)]
-    pub url: String,
-    /// What the files are
-    #[arg(long, value_enum, default_value_t)]
-    pub format: LakeFormatChoice,
-    /// A file ends at this many bytes of records
-    #[arg(long, value_name = "SIZE", default_value = "64 MiB")]
-    pub roll_size: ByteSize,
-    /// A file ends when its oldest record has waited so long
-    #[arg(long, value_name = "SPAN", default_value = "60s", value_parser = parse_span)]
-    pub roll_age: Duration,
-}
-
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Sends 5,000 real flights (New York, 2013; CC0) to a server of its own, on ports that the system chooses, reads them back,
@@ -509,24 +463,6 @@ pub enum RecordFormat {
     Json,
     /// The value and a line break
     Value,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub enum LakeFormatChoice {
-    /// Columns from the records
-    #[default]
-    Parquet,
-    /// The records, a line each
-    Ndjson,
-}
-
-impl From<LakeFormatChoice> for LakeFormat {
-    fn from(choice: LakeFormatChoice) -> Self {
-        match choice {
-            LakeFormatChoice::Parquet => LakeFormat::Parquet,
-            LakeFormatChoice::Ndjson => LakeFormat::Ndjson,
-        }
-    }
 }
 
 /// Records in a second: `5000` or `5000/s`.
@@ -658,6 +594,15 @@ mod tests {
             "millstream group delete nyc --yes",
             "millstream group delete nyc --offsets-of flights --partition 1",
             "millstream lake add nyc --stream flights --url file:///tmp/x --format parquet --roll-size 64MiB --roll-age 60s",
+            "millstream lake add nyc --stream flights --url s3://b/p --layout carrier={carrier}/date={ts:%Y-%m-%d} --dry-run",
+            "millstream lake add nyc --stream flights --url d --schema s.json --compression snappy --max-age 1h --open-files 9",
+            "millstream lake add nyc --stream flights --url d --columns raw --delivery at-least-once --roll-rows 1000000",
+            "millstream lake add nyc --stream flights --url d --format ndjson --compression gzip",
+            "millstream lake status nyc --watch 1s",
+            "millstream lake audit nyc --timeout 5m",
+            "millstream lake retry-errors nyc",
+            "millstream lake alter nyc --schema s.json",
+            "millstream lake doctor s3://bucket/prefix --json",
             "millstream lake flush nyc --timeout 60s",
             "millstream lake status nyc --json",
             "millstream verify --data-dir d",
@@ -692,6 +637,12 @@ mod tests {
             "millstream group reset nyc --stream flights --to time=yesterday",
             "millstream group delete nyc --partition 1",
             "millstream lake add nyc --stream flights",
+            "millstream lake add nyc --stream flights --url d --columns raw --schema s.json",
+            "millstream lake add nyc --stream flights --url d --compression brotli",
+            "millstream lake add nyc --stream flights --url d --delivery sometimes",
+            "millstream lake alter nyc",
+            "millstream lake status nyc --watch often",
+            "millstream lake doctor",
             "millstream serve --set lanes",
             "millstream serve --tls-key k.pem",
         ] {

@@ -76,6 +76,7 @@ pub struct Output {
     /// How stderr is painted.
     pub err: Paint,
     stderr_is_terminal: bool,
+    stdout_is_terminal: bool,
 }
 
 impl Output {
@@ -88,8 +89,9 @@ impl Output {
             ColourChoice::Auto if is_terminal && !plain => Paint::Colour,
             _ => Paint::Plain,
         };
-        let stderr_is_terminal = io::stderr().is_terminal();
-        Self { json, out: paint(io::stdout().is_terminal()), err: paint(stderr_is_terminal), stderr_is_terminal }
+        let (stderr_is_terminal, stdout_is_terminal) = (io::stderr().is_terminal(), io::stdout().is_terminal());
+        let (out, err) = (paint(stdout_is_terminal), paint(stderr_is_terminal));
+        Self { json, out, err, stderr_is_terminal, stdout_is_terminal }
     }
 
     /// A result: for machines as one line of JSON, for people as `text` makes it.
@@ -110,6 +112,16 @@ impl Output {
         out.write_all(b"\n")?;
         out.flush()?;
         Ok(())
+    }
+
+    /// A line of results that is written over, cut to the terminal's width; `None` where results do not go to a terminal.
+    pub fn live_line(&self) -> Option<ProgressBar> {
+        if self.json || !self.stdout_is_terminal {
+            return None;
+        }
+        let line = ProgressBar::with_draw_target(None, ProgressDrawTarget::stdout());
+        line.set_style(ProgressStyle::with_template("{wide_msg}").expect("the template is legal"));
+        Some(line)
     }
 
     /// Something worth knowing that is no result, on stderr.

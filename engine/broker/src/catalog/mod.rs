@@ -6,7 +6,7 @@
 //! | `Start` | `Started` |
 //! | `CreateStream` | `StreamCreated` (its directories exist before) |
 //! | `DeleteStream` | `StreamDeleted`; once its files are gone `StreamRemoved` |
-//! | `CreateLake`, `RemoveLake` | `LakeCreated`, `LakeRemoved` |
+//! | `CreateLake`, `AlterLake`, `RemoveLake` | `LakeCreated`, `LakeAltered`, `LakeRemoved` |
 //! | `Queue` | one `Queue` event: created, updated, moved (purge, seek), paused, redriven, deleted; removed once what it stored is gone |
 //! | `NameProducer` | `ProducerNamed`, with the name that is forgotten for it, if any |
 //!
@@ -20,6 +20,7 @@
 //! Not here: directories, partitions, stores (the shell's). Proof: `tests/catalog_model.rs`.
 
 mod encoding;
+mod lakes;
 mod queues;
 mod redrives;
 mod state;

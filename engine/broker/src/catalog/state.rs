@@ -3,23 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use millstream_protocol::frame::control::{Cleanup, LakeConfig, StreamConfig};
-use millstream_protocol::limits::{DELAY_MS_MAX, PARTITIONS_MAX, PRODUCER_NAMES_MAX, RECORD_BYTES_MAX};
+use millstream_protocol::limits::{DELAY_MS_MAX, LAKES_MAX, PARTITIONS_MAX, PRODUCER_NAMES_MAX, RECORD_BYTES_MAX};
 use millstream_protocol::names::check_name;
 use millstream_protocol::{Incarnation, LakeId, ProducerId, StreamId, Timestamp};
 use rkyv::{Archive, Deserialize, Serialize};
 
+use super::lakes::check_lake;
 use super::queues::{QueueEvent, QueueInput, Queues};
 use super::redrives::RedriveEvent;
 use crate::error::BrokerError;
 
 const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=4 << 30;
-const ROLL_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=512 << 20;
-const ROLL_AGE_MS: std::ops::RangeInclusive<u64> = 100..=24 * 60 * 60 * 1_000;
 const RETENTION_MS_MIN: u64 = 1_000;
 const DEDUP_WINDOW_MS: std::ops::RangeInclusive<u64> = 1_000..=24 * 60 * 60 * 1_000;
 /// Bounds the catalog's memory and the start's work.
 const STREAMS_MAX: usize = 100_000;
-const LAKES_MAX: usize = 1_000;
 
 /// A stream as the catalog knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +73,11 @@ pub enum Input {
     /// Add a lake.
     CreateLake {
         /// Its settings.
+        config: LakeConfig,
+    },
+    /// Change a lake's settings.
+    AlterLake {
+        /// Its settings, with the name of one that is there.
         config: LakeConfig,
     },
     /// Remove a lake.
@@ -147,6 +150,13 @@ pub enum Event {
         /// The name that is forgotten, so that there are not too many: the one named longest ago.
         forgotten: Option<String>,
     },
+    /// A lake has other settings.
+    LakeAltered {
+        /// Its number.
+        id: u64,
+        /// Its settings.
+        config: LakeConfig,
+    },
 }
 
 /// The state.
@@ -179,6 +189,7 @@ impl Catalog {
                 Ok(self.leaving.contains(&id.0).then_some(Event::StreamRemoved { id: id.0 }).into_iter().collect())
             }
             Input::CreateLake { config } => self.create_lake(config),
+            Input::AlterLake { config } => self.alter_lake(config),
             Input::RemoveLake { name } => match self.lakes.get(&name) {
                 Some(lake) => Ok(vec![Event::LakeRemoved { id: lake.id.0 }]),
                 None => Err(BrokerError::UnknownLake(name)),
@@ -244,9 +255,7 @@ impl Catalog {
     }
 
     fn create_lake(&self, config: LakeConfig) -> Result<Vec<Event>, BrokerError> {
-        check_name(&config.name)?;
-        range("roll_bytes", config.roll_bytes, ROLL_BYTES)?;
-        range("roll_age_ms", config.roll_age_ms, ROLL_AGE_MS)?;
+        check_lake(&config)?;
         if !self.streams.contains_key(&config.stream) {
             return Err(BrokerError::UnknownStream(config.stream));
         }
@@ -255,6 +264,18 @@ impl Catalog {
         }
         range("the number of lakes", self.lakes.len() as u64 + 1, 1..=LAKES_MAX as u64)?;
         Ok(vec![Event::LakeCreated { id: self.next_id().0, config }])
+    }
+
+    /// What a lake may become without landing twice is for who lands it; here it stays on its stream.
+    fn alter_lake(&self, config: LakeConfig) -> Result<Vec<Event>, BrokerError> {
+        check_lake(&config)?;
+        let Some(lake) = self.lakes.get(&config.name) else { return Err(BrokerError::UnknownLake(config.name)) };
+        if config.stream != lake.config.stream {
+            let legal = format!("'{}': a lake stays on its stream", lake.config.stream);
+            return Err(BrokerError::IllegalSetting { setting: "stream", value: config.stream, legal });
+        }
+        let is_new = config != lake.config;
+        Ok(is_new.then_some(Event::LakeAltered { id: lake.id.0, config }).into_iter().collect())
     }
 
     /// Changes the state.
@@ -281,6 +302,11 @@ impl Catalog {
             Event::LakeCreated { id, config } => {
                 self.last_id = self.last_id.max(*id);
                 self.lakes.insert(config.name.clone(), LakeEntry { id: LakeId(*id), config: config.clone() });
+            }
+            Event::LakeAltered { id, config } => {
+                if let Some(lake) = self.lakes.get_mut(&config.name).filter(|lake| lake.id.0 == *id) {
+                    lake.config = config.clone();
+                }
             }
             Event::LakeRemoved { id } => self.lakes.retain(|_, lake| lake.id.0 != *id),
             Event::Queue(event) => {

@@ -1,41 +1,49 @@
-//! What columns a lake has, and of which type: inferred from its records, only ever widened.
+//! What columns a lake has, and of which type: inferred from its records and only ever widened, or declared.
 //!
-//! **Types.** Each field of the records, at each depth, has a [`Kind`]; kinds form a lattice (`kind.rs`), and a field's
-//! kind is the join of all values seen:
+//! **Types.** Each field of the records, at each depth, has a [`Kind`]; kinds form a lattice (`kind.rs`), and the kind of a
+//! field that is new is the join of all values seen before its first file is begun:
 //!
 //! | values seen | column |
 //! | --- | --- |
 //! | `true`, `false` | bool |
 //! | integers within 64 bits | int64 |
-//! | fractions, exponents; or these and integers within ±2⁵³ | float64 |
+//! | fractions, exponents; or these and integers | float64 |
 //! | strings that are all strict RFC 3339 in UTC, to the microsecond | timestamp(µs, UTC) |
 //! | other strings | utf8 |
-//! | integers beyond 64 bits, floats beyond float64's range, integers beyond ±2⁵³ beside fractions | utf8, the number's text |
 //! | arrays | list; of objects: list of structs |
 //! | objects | struct |
 //! | anything mixed | utf8: strings as they are, numbers and bools as their text, arrays and objects as JSON |
-//! | only `null` | no column until a value is seen |
+//! | only `null`, or numbers that neither int64 nor float64 holds exactly | no column until another value is seen |
 //! | only `{}`, or objects whose fields are all null | utf8 with the JSON |
 //! | only `[]`, or arrays of nulls | list of utf8 |
 //!
-//! Everything is nullable; `null` and an absent field are the same. A field named twice in one object counts with its
-//! last value. A container nested deeper than 64 levels, an object with more than 1,000 different fields (a map in
-//! disguise), and the widest columns of a lake that comes to have more than 4,000 leaves, become utf8 with the JSON.
+//! **Drift.** A column that a file has changes in two ways only: int64 becomes float64 in the next file (while all its integers
+//! are within ±2⁵³), and objects in it get new fields. A new field of the records is a new column of the next file. Every
+//! other value that does not fit its column (another type, an integer beyond 64 bits, a decimal that float64 does not hold) leaves
+//! the column null in that row, and the whole top-level field goes, as it was sent, into `_rest`, a JSON object. Nothing is
+//! dropped, and nothing stops the lake.
 //!
-//! **Order and names.** Columns come in the order in which their fields were first seen, then `_partition` (int32),
-//! `_offset` (int64) and `_timestamp` (timestamp(µs, UTC), the record's own). A field whose name is one of these, or
-//! `_rest` or `_empty`, in any case and with any number of `_` behind it, gets one more `_` behind it; a field without a
-//! name is `_empty`. There are at most 2,000 top-level columns; fields that come later go into one more column, `_rest`, as
-//! a JSON object.
+//! Everything is nullable; `null` and an absent field are the same. Of a field named twice in one object the first value is in
+//! the column and the others are in `_rest`. A container nested deeper than 64 levels and an object with more than 1,000
+//! different fields (a map in disguise) become utf8 with the JSON, if they are new. There are at most 2,000 top-level
+//! columns and 4,000 leaves; what comes later goes into `_rest`.
 //!
-//! **Field ids** are given once and never change: 1 to 4 for the lake's own columns, 16 and up for the fields, nested ones
+//! **Order and names.** Columns come in the order in which their fields were first seen, then `_rest` (utf8), `_partition`
+//! (int32), `_offset` (int64) and `_timestamp` (timestamp(µs, UTC), the record's own). No two columns of one level differ
+//! only in case: a field whose name is taken so gets `_2`, `_3`, … behind it; a field without a name is `_empty`.
+//!
+//! **Field ids** are given once and never change: up to 15 for the lake's own columns, 16 and up for the fields, nested ones
 //! and list elements included, so that files can be adopted into a table format without being rewritten.
 
 mod columns;
+mod declared;
 mod kind;
 mod stored;
 
-pub(crate) use columns::{Columns, UTC, own_columns};
+pub(crate) use columns::{Columns, UTC, field_id, own_columns, raw_schema, type_name};
+pub(crate) use declared::check_loosens;
+pub use declared::{SchemaError, parse_declared};
+pub(crate) use kind::DEPTH_MAX;
 pub use kind::{Field, Fields, Kind, Node};
 pub use stored::{BrokenSchema, StoredNode};
 
@@ -43,20 +51,58 @@ use crate::json::{Json, TokenKind};
 
 /// The most top-level columns from fields; what comes later goes into `_rest`.
 pub const COLUMNS_MAX: usize = 2_000;
-/// The most leaf columns; beyond, the widest columns become text.
+/// The most leaf columns; what comes later goes into `_rest`.
 pub const LEAVES_MAX: usize = 4_000;
 
 const FIRST_FIELD_ID: u32 = 16;
 
 const _: () = assert!(COLUMNS_MAX <= LEAVES_MAX, "a lake of flat records must fit");
 
+/// What a lake knows of its columns, over all partitions: what its files have, and what was seen since the last one was begun.
+#[derive(Debug, Default)]
+pub(crate) struct LakeSchema {
+    settled: Schema,
+    seen: Schema,
+}
+
+impl LakeSchema {
+    /// Files have these columns.
+    pub fn new(settled: Schema) -> LakeSchema {
+        LakeSchema { seen: settled.clone(), settled }
+    }
+
+    /// The columns that files have.
+    pub fn settled(&self) -> &Schema {
+        &self.settled
+    }
+
+    /// What a file that gathers begins with.
+    pub fn seen(&self) -> &Schema {
+        &self.seen
+    }
+
+    /// A file that gathers has seen this.
+    pub fn note(&mut self, observed: &Schema) {
+        self.seen.widen(observed);
+    }
+
+    /// The schema of a file that begins now: what any of the lake's partitions has seen is in it.
+    pub fn settle(&mut self) -> Schema {
+        self.settled.absorb(&self.seen);
+        self.seen = self.settled.clone();
+        self.settled.clone()
+    }
+}
+
 /// The columns of a lake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schema {
     /// Rises with each change.
     pub version: u32,
-    /// Whether some fields have no column of their own and are kept in `_rest`.
-    pub rest: bool,
+    /// Whether something did not find room: nothing new is taken in any more.
+    pub full: bool,
+    /// Whether it was declared: it is never widened.
+    pub declared: bool,
     /// The top-level fields.
     pub fields: Fields,
     next_id: u32,
@@ -64,14 +110,18 @@ pub struct Schema {
 
 impl Default for Schema {
     fn default() -> Self {
-        Self { version: 0, rest: false, fields: Fields::default(), next_id: FIRST_FIELD_ID }
+        let fields = Fields::without(&own_columns());
+        Self { version: 0, full: false, declared: false, fields, next_id: FIRST_FIELD_ID }
     }
 }
 
 impl Schema {
-    /// Widens the schema so that this record fits, which must be an object. Returns whether it changed.
+    /// Widens the schema as far as it may so that this record fits, which must be an object. Returns whether it changed.
     pub(crate) fn observe(&mut self, json: &Json<'_>) -> bool {
         debug_assert_eq!(json.root().kind, TokenKind::Object);
+        if self.declared || self.full {
+            return false;
+        }
         let mut changed = false;
         let mut hint = 0;
         for (key, value) in json.field_indexes(0) {
@@ -82,12 +132,7 @@ impl Schema {
                     changed = true;
                     self.fields.insert(name.into_owned())
                 }
-                None => {
-                    let kept = json.token(value).kind != TokenKind::Null;
-                    changed |= kept && !self.rest;
-                    self.rest |= kept;
-                    continue;
-                }
+                None => continue,
             };
             hint = index + 1;
             changed |= self.fields.node_mut(index).observe(json, value, 1);
@@ -95,37 +140,46 @@ impl Schema {
         changed
     }
 
-    /// Widens the schema so that whatever fits `other` fits it. Returns whether it changed; if so it is a new version,
-    /// in which each field has an id.
+    /// Widens the schema as far as it may so that whatever fits `other` fits it, and settles it: this is now a file's.
+    /// Returns whether it changed; if so it is a new version, in which each field has an id.
     pub fn absorb(&mut self, other: &Schema) -> bool {
-        let mut changed = other.rest && !self.rest;
-        self.rest |= other.rest;
-        // Ids are this schema's to give.
-        let mut others = other.fields.clone();
-        (0..others.len()).for_each(|index| others.node_mut(index).clear_ids());
-        for field in others.iter() {
+        let before = self.clone();
+        self.widen(other);
+        for index in 0..self.fields.len() {
+            self.fields.node_mut(index).settle();
+            self.fields.node_mut(index).give_ids(&mut self.next_id);
+        }
+        let changed = *self != before;
+        self.version += u32::from(changed);
+        changed
+    }
+
+    /// Widens the schema as far as it may so that whatever fits `other` fits it.
+    fn widen(&mut self, other: &Schema) {
+        for field in other.fields.iter() {
             match self.fields.find(&field.name, 0) {
-                Some(index) => changed |= self.fields.node_mut(index).join(&field.node),
+                Some(index) => {
+                    let node = self.fields.node_mut(index).clone();
+                    self.fields.node_mut(index).join(&field.node);
+                    if self.leaves() > LEAVES_MAX {
+                        *self.fields.node_mut(index) = node;
+                        self.full = true;
+                    }
+                }
                 None if self.fields.len() < COLUMNS_MAX => {
                     let index = self.fields.insert(field.name.clone());
-                    *self.fields.node_mut(index) = field.node.clone();
-                    changed = true;
+                    self.fields.node_mut(index).join(&field.node);
+                    if self.leaves() > LEAVES_MAX {
+                        self.fields.node_mut(index).kind = Kind::Text;
+                    }
+                    if self.leaves() > LEAVES_MAX {
+                        self.fields.remove_last();
+                        self.full = true;
+                    }
                 }
-                None if field.node.kind == Kind::Null => {}
-                None => {
-                    changed |= !self.rest;
-                    self.rest = true;
-                }
+                None => {}
             }
         }
-        if changed {
-            self.bound_leaves();
-            for index in 0..self.fields.len() {
-                self.fields.node_mut(index).give_ids(&mut self.next_id);
-            }
-            self.version += 1;
-        }
-        changed
     }
 
     /// The newest of several versions of one lake's schema, with whatever only the others know.
@@ -134,18 +188,17 @@ impl Schema {
         schemas.sort_by_key(|schema| std::cmp::Reverse(schema.version));
         let Some((newest, older)) = schemas.split_first() else { return Schema::default() };
         let mut schema = (*newest).clone();
+        if schema.declared {
+            return schema;
+        }
         for other in older {
             schema.absorb(other);
         }
         schema
     }
 
-    fn bound_leaves(&mut self) {
-        while self.fields.iter().map(|field| field.node.leaves()).sum::<usize>() > LEAVES_MAX {
-            let widest = (0..self.fields.len()).max_by_key(|index| self.fields.node_mut(*index).leaves());
-            let widest = widest.expect("a schema with leaves has fields");
-            self.fields.node_mut(widest).kind = Kind::Text;
-        }
+    fn leaves(&self) -> usize {
+        self.fields.iter().map(|field| field.node.leaves()).sum()
     }
 }
 
@@ -179,22 +232,44 @@ mod tests {
     }
 
     #[test]
-    fn fields_beyond_the_bound_go_to_rest_and_nulls_do_not() {
+    fn what_is_settled_changes_in_two_ways_only() {
+        let mut schema = Schema::default();
+        schema.absorb(&observed(&[r#"{"i":1,"l":9007199254740993,"t":"2013-01-01T10:15:00Z","s":{"a":1},"e":[]}"#]));
+        let kind = |schema: &Schema, name: &str| schema.fields.get(name).expect("a field").node.kind.clone();
+        let mut parser = Parser::default();
+        for (record, changes) in [
+            (r#"{"i":"x","t":"soon","s":[1],"e":{"x":1}}"#, false),
+            (r#"{"l":0.5,"e":[1,{}]}"#, false),
+            (r#"{"i":12345678901234567890,"new":123456789012345678901}"#, true),
+            (r#"{"i":0.5}"#, true),
+            (r#"{"s":{"a":2.5,"b":"x"}}"#, true),
+        ] {
+            let mut working = schema.clone();
+            let observed = working.observe(&parser.parse(record.as_bytes()).expect("json"));
+            assert_eq!(observed, changes, "{record}");
+            schema.absorb(&working);
+        }
+        assert_eq!((kind(&schema, "i"), kind(&schema, "l"), kind(&schema, "t")), (Kind::Float, Kind::Long, Kind::Time));
+        assert_eq!(kind(&schema, "new"), Kind::Null, "no column until a value fits one");
+        let Kind::Struct(nested) = kind(&schema, "s") else { panic!("a struct") };
+        assert_eq!((nested.len(), nested.get("a").map(|field| field.node.kind.clone())), (2, Some(Kind::Float)));
+        let Kind::List(element) = kind(&schema, "e") else { panic!("a list") };
+        assert_eq!(element.kind, Kind::Text);
+        assert!(!schema.clone().absorb(&schema), "nothing new");
+    }
+
+    #[test]
+    fn there_is_room_for_so_many_columns() {
         let wide: Vec<String> = (0..COLUMNS_MAX).map(|n| format!("\"f{n}\":{n}")).collect();
-        let wide = format!("{{{}}}", wide.join(","));
-        let mut schema = observed(&[&wide, r#"{"more":null}"#]);
-        assert!(!schema.rest);
-        let mut lake = Schema::default();
-        lake.absorb(&schema);
-        assert!(schema.absorb(&observed(&[r#"{"more":1}"#])));
-        assert!(schema.rest && schema.fields.len() == COLUMNS_MAX);
-        assert!(lake.absorb(&schema) && lake.rest);
+        let mut schema = Schema::default();
+        schema.absorb(&observed(&[&format!("{{{}}}", wide.join(","))]));
+        assert_eq!(schema.fields.len(), COLUMNS_MAX);
         let mut parser = Parser::default();
         assert!(!schema.observe(&parser.parse(br#"{"another":[1],"f7":2}"#).expect("json")));
     }
 
     #[test]
-    fn the_widest_columns_become_text_when_the_leaves_are_too_many() {
+    fn what_would_be_too_many_leaves_is_text_or_no_column() {
         let object = |count: usize| (0..count).map(|n| format!("\"k{n}\":1")).collect::<Vec<_>>().join(",");
         let record = format!(
             r#"{{"id":1,"a":{{{}}},"b":{{{}}},"c":{{{}}},"d":{{{}}},"e":{{{}}}}}"#,
@@ -207,6 +282,9 @@ mod tests {
         let mut schema = Schema::default();
         schema.absorb(&observed(&[&record]));
         let kinds: Vec<bool> = schema.fields.iter().map(|field| field.node.kind == Kind::Text).collect();
-        assert_eq!(kinds, [false, false, false, false, true, false]);
+        assert_eq!(kinds, [false, false, false, false, false, true]);
+        let more = r#"{"b":{"x":1,"list":[{"y":1,"z":2}]},"f":1}"#;
+        schema.absorb(&observed(&[&format!(r#"{{"g":{{{}}},"h":{{{}}}}}"#, object(450), object(100)), more]));
+        assert!(schema.leaves() <= LEAVES_MAX);
     }
 }

@@ -2,7 +2,7 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
-use super::kind::{Kind, Node};
+use super::kind::{Field, Fields, Kind, Node};
 use super::{COLUMNS_MAX, FIRST_FIELD_ID, Schema};
 
 /// One node, after its parent and before its siblings. The numbers of the kinds are for ever.
@@ -10,12 +10,18 @@ use super::{COLUMNS_MAX, FIRST_FIELD_ID, Schema};
 pub struct StoredNode {
     /// 1 for a column, one more for each level below.
     pub depth: u16,
-    /// 0 null, 1 bool, 2 int, 3 long, 4 float, 5 time, 6 text, 7 list, 8 struct.
+    /// 0 null, 1 bool, 2 int, 3 long, 4 float, 5 time, 6 text, 7 list, 8 struct, 9 int32, 10 string, 11 date, 12 decimal.
     pub kind: u8,
+    /// 1: settled, 2: required.
+    pub flags: u8,
+    /// A decimal's digits, and those behind the point; otherwise 0.
+    pub digits: (u8, u8),
     /// The field id.
     pub id: u32,
     /// The field's name; empty for a list's element.
     pub name: String,
+    /// Its column's name, if that is another one.
+    pub column: Option<String>,
 }
 
 /// A stored schema that is not one.
@@ -27,33 +33,39 @@ impl Schema {
     /// The schema as a flat list.
     pub fn to_stored(&self) -> Vec<StoredNode> {
         let mut out = Vec::new();
-        for field in self.fields.iter() {
-            put(&field.node, &field.name, 1, &mut out);
-        }
+        self.fields.iter().for_each(|field| put_field(field, 1, &mut out));
         out
     }
 
-    /// The schema from its version, its rest flag and the flat list.
+    /// The schema from its version, whether it is full, whether it was declared, and the flat list.
     ///
     /// # Errors
     /// [`BrokenSchema`].
-    pub fn from_stored(version: u32, rest: bool, nodes: &[StoredNode]) -> Result<Schema, BrokenSchema> {
-        let mut schema = Schema { version, rest, ..Schema::default() };
+    pub fn from_stored(
+        version: u32,
+        (full, declared): (bool, bool),
+        nodes: &[StoredNode],
+    ) -> Result<Schema, BrokenSchema> {
+        let mut schema = Schema { version, full, declared, ..Schema::default() };
         let mut at = 0;
         while at < nodes.len() {
-            let name = nodes[at].name.clone();
-            if schema.fields.contains(&name) || schema.fields.len() >= COLUMNS_MAX {
+            if schema.fields.get(&nodes[at].name).is_some() || schema.fields.len() >= COLUMNS_MAX {
                 return Err(BrokenSchema(at));
             }
-            let index = schema.fields.insert(name);
-            *schema.fields.node_mut(index) = take(nodes, &mut at, 1)?;
+            take_field(nodes, &mut at, 1, &mut schema.fields)?;
         }
         schema.next_id = nodes.iter().map(|node| node.id + 1).max().unwrap_or(0).max(FIRST_FIELD_ID);
         Ok(schema)
     }
 }
 
-fn put(node: &Node, name: &str, depth: u16, out: &mut Vec<StoredNode>) {
+fn put_field(field: &Field, depth: u16, out: &mut Vec<StoredNode>) {
+    let column = (field.column != field.name).then(|| field.column.clone());
+    put(&field.node, &field.name, column, depth, out);
+}
+
+fn put(node: &Node, name: &str, column: Option<String>, depth: u16, out: &mut Vec<StoredNode>) {
+    let mut digits = (0, 0);
     let kind = match node.kind {
         Kind::Null => 0,
         Kind::Bool => 1,
@@ -64,13 +76,28 @@ fn put(node: &Node, name: &str, depth: u16, out: &mut Vec<StoredNode>) {
         Kind::Text => 6,
         Kind::List(_) => 7,
         Kind::Struct(_) => 8,
+        Kind::Int32 => 9,
+        Kind::String => 10,
+        Kind::Date => 11,
+        Kind::Decimal(precision, scale) => {
+            digits = (precision, scale);
+            12
+        }
     };
-    out.push(StoredNode { depth, kind, id: node.id, name: name.to_owned() });
+    let flags = u8::from(node.settled) | u8::from(node.required) << 1;
+    out.push(StoredNode { depth, kind, flags, digits, id: node.id, name: name.to_owned(), column });
     match &node.kind {
-        Kind::List(element) => put(element, "", depth + 1, out),
-        Kind::Struct(fields) => fields.iter().for_each(|field| put(&field.node, &field.name, depth + 1, out)),
+        Kind::List(element) => put(element, "", None, depth + 1, out),
+        Kind::Struct(fields) => fields.iter().for_each(|field| put_field(field, depth + 1, out)),
         _ => {}
     }
+}
+
+fn take_field(nodes: &[StoredNode], at: &mut usize, depth: u16, fields: &mut Fields) -> Result<(), BrokenSchema> {
+    let StoredNode { name, column, .. } = &nodes[*at];
+    let index = fields.insert_as(name.clone(), column.as_ref().unwrap_or(name).clone());
+    *fields.node_mut(index) = take(nodes, at, depth)?;
+    Ok(())
 }
 
 fn take(nodes: &[StoredNode], at: &mut usize, depth: u16) -> Result<Node, BrokenSchema> {
@@ -89,20 +116,25 @@ fn take(nodes: &[StoredNode], at: &mut usize, depth: u16) -> Result<Node, Broken
         7 | 8 if depth > 64 => return Err(broken),
         7 => Kind::List(Box::new(take(nodes, at, depth + 1)?)),
         8 => {
-            let mut fields = super::Fields::default();
+            let mut fields = Fields::default();
             while nodes.get(*at).is_some_and(|node| node.depth > depth) {
-                let name = nodes[*at].name.clone();
-                if fields.contains(&name) {
+                if fields.get(&nodes[*at].name).is_some() {
                     return Err(broken);
                 }
-                let index = fields.insert(name);
-                *fields.node_mut(index) = take(nodes, at, depth + 1)?;
+                take_field(nodes, at, depth + 1, &mut fields)?;
             }
             Kind::Struct(fields)
         }
+        9 => Kind::Int32,
+        10 => Kind::String,
+        11 => Kind::Date,
+        12 if (1..=38).contains(&stored.digits.0) && stored.digits.1 <= stored.digits.0 => {
+            Kind::Decimal(stored.digits.0, stored.digits.1)
+        }
         _ => return Err(broken),
     };
-    Ok(Node { id: stored.id, kind })
+    let (settled, required) = (stored.flags & 1 != 0, stored.flags & 2 != 0);
+    Ok(Node { id: stored.id, settled, required, kind })
 }
 
 #[cfg(test)]
@@ -125,7 +157,7 @@ mod tests {
     #[test]
     fn a_schema_comes_back_as_it_was_stored() {
         let schema = example();
-        let back = Schema::from_stored(schema.version, schema.rest, &schema.to_stored());
+        let back = Schema::from_stored(schema.version, (schema.full, schema.declared), &schema.to_stored());
         assert_eq!(back, Ok(schema));
     }
 
@@ -133,13 +165,13 @@ mod tests {
     fn broken_lists_are_refused() {
         let whole = example().to_stored();
         for at in 0..whole.len() {
-            for change in [|node: &mut StoredNode| node.depth += 100, |node: &mut StoredNode| node.kind = 9] {
+            for change in [|node: &mut StoredNode| node.depth += 100, |node: &mut StoredNode| node.kind = 99] {
                 let mut nodes = whole.clone();
                 change(&mut nodes[at]);
-                assert!(Schema::from_stored(1, false, &nodes).is_err(), "node {at}");
+                assert!(Schema::from_stored(1, (false, false), &nodes).is_err(), "node {at}");
             }
         }
         let twice = [whole.clone(), whole].concat();
-        assert!(Schema::from_stored(1, false, &twice).is_err());
+        assert!(Schema::from_stored(1, (false, false), &twice).is_err());
     }
 }

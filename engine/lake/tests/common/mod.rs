@@ -16,9 +16,9 @@ use bytes::Bytes;
 use event_listener::{Event, EventListener};
 use futures::stream::BoxStream;
 use millstream_lake::{LakeSettings, Sink, Source, reader};
-use millstream_log::{Chunk, LogError};
+use millstream_log::{Chunk, Clock, LogError, Stopwatch};
 use millstream_protocol::batch::{BatchBuilder, Codec, Stamp, stamp};
-use millstream_protocol::frame::control::{LakeConfig, LakeFormat};
+use millstream_protocol::frame::control::{LakeCompression, LakeConfig, LakeFormat};
 use millstream_protocol::{Epoch, Incarnation, LakeId, Offset, PartitionId, Record, Timestamp};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
@@ -87,6 +87,18 @@ impl Machine {
     }
 }
 
+/// A clock in whose time the records were appended just before it was made.
+struct TestClock(Stopwatch);
+
+impl Clock for TestClock {
+    fn append_time(&self) -> Timestamp {
+        Timestamp(APPENDED.0 + self.0.elapsed().as_millis() as i64)
+    }
+}
+
+/// When all records are appended.
+const APPENDED: Timestamp = Timestamp(1_700_000_000_000);
+
 /// What of a partition survives.
 #[derive(Debug, Default)]
 pub struct Disk {
@@ -97,6 +109,25 @@ pub struct Disk {
     /// Damaged: reading in here gives `RecordsLost`.
     pub damaged: Option<Range<u64>>,
     pub holds: HashMap<String, u64>,
+}
+
+impl Disk {
+    /// The next record's offset.
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// A copy, as of a data directory.
+    pub fn copy(&self) -> Disk {
+        Disk {
+            batches: self.batches.clone(),
+            state: self.state.clone(),
+            log_start: self.log_start,
+            end: self.end,
+            damaged: self.damaged.clone(),
+            holds: self.holds.clone(),
+        }
+    }
 }
 
 /// A partition in memory, on a machine.
@@ -139,12 +170,8 @@ pub fn append(disk: &Mutex<Disk>, incarnation: Incarnation, records: &[Record]) 
 /// Stamps a batch of that many records and appends it.
 pub fn append_batch(disk: &Mutex<Disk>, incarnation: Incarnation, mut bytes: Vec<u8>, records: u64) {
     let mut disk = disk.lock();
-    let at = Stamp {
-        base_offset: Offset(disk.end),
-        append_time: Timestamp(1_700_000_000_000),
-        epoch: Epoch(1),
-        synced_end: Offset(disk.end),
-    };
+    let at =
+        Stamp { base_offset: Offset(disk.end), append_time: APPENDED, epoch: Epoch(1), synced_end: Offset(disk.end) };
     stamp(&mut bytes, &at, incarnation);
     let (base, end) = (disk.end, disk.end + records);
     disk.batches.insert(base, (end, bytes.into()));
@@ -335,17 +362,18 @@ impl World {
     }
 
     pub fn settings(&self) -> LakeSettings {
-        LakeSettings::new(self.directory.path().join("spool"))
+        LakeSettings {
+            clock: Arc::new(TestClock(Stopwatch::start())),
+            ..LakeSettings::new(self.directory.path().join("spool"))
+        }
     }
 
     pub fn config(&self, format: LakeFormat) -> LakeConfig {
         LakeConfig {
-            name: "landing".into(),
-            stream: "rides".into(),
-            url: format!("file://{}", self.lake().display()),
             format,
-            roll_bytes: 64 << 20,
+            compression: if format == LakeFormat::Ndjson { LakeCompression::None } else { LakeCompression::Zstd },
             roll_age_ms: 3_600_000,
+            ..LakeConfig::new("landing", "rides", format!("file://{}", self.lake().display()))
         }
     }
 
@@ -371,6 +399,24 @@ impl World {
         let sources = as_sources(self.sources(machine));
         let store = FaultyStore::new(&self.lake(), machine, faults);
         Sink::start_over(store, LAKE, config, "rides", sources, self.settings()).expect("a legal lake")
+    }
+
+    /// All objects of the lake below its directories, by path, the lake's own left out.
+    pub fn objects(&self) -> BTreeMap<String, PathBuf> {
+        let mut found = BTreeMap::new();
+        let mut open = vec![self.lake()];
+        while let Some(directory) = open.pop() {
+            for entry in std::fs::read_dir(&directory).into_iter().flatten() {
+                let path = entry.expect("an entry").path();
+                let name = path.strip_prefix(self.lake()).expect("below the lake").display().to_string();
+                if path.is_dir() && name != "_millstream" {
+                    open.push(path);
+                } else if path.is_file() && !name.contains('#') {
+                    found.insert(name, path);
+                }
+            }
+        }
+        found
     }
 
     /// The files of the lake, by name, hidden ones and the error files left out.

@@ -108,28 +108,31 @@ fn lakes(lakes: &[LakeStatus], text: &mut Text) {
         lag as f64
     };
     text.family("millstream_lake_lag_records", "gauge", "Records that have not landed.", by_lake(lag));
-    let age = |lake: &LakeStatus| lake.oldest_waiting_ms as f64 / 1e3;
-    text.family(
+    let mut family = |name: &str, kind: &str, meaning: &str, value| text.family(name, kind, meaning, by_lake(value));
+    family(
         "millstream_lake_oldest_waiting_seconds",
         "gauge",
         "Age of the oldest record that has not landed.",
-        by_lake(age),
+        |lake| lake.oldest_waiting_ms as f64 / 1e3,
     );
-    let (files, rows) = (|lake: &LakeStatus| lake.files as f64, |lake: &LakeStatus| lake.rows as f64);
-    text.family("millstream_lake_files_total", "counter", "Files put since the lake was added.", by_lake(files));
-    text.family("millstream_lake_rows_total", "counter", "Rows in those files.", by_lake(rows));
-    let rejected = |lake: &LakeStatus| lake.rejected as f64;
-    text.family(
-        "millstream_lake_rejected_total",
-        "counter",
-        "Records that went to the error prefix.",
-        by_lake(rejected),
-    );
-    let failing = |lake: &LakeStatus| f64::from(u8::from(!lake.error.is_empty()));
-    text.family(
-        "millstream_lake_failing",
-        "gauge",
-        "1 while something keeps the lake from going on.",
-        by_lake(failing),
-    );
+    let newest =
+        "When the newest landed record was appended, Unix time; 0 if none has landed since the server's start.";
+    family("millstream_lake_newest_landed_timestamp_seconds", "gauge", newest, |lake| {
+        lake.newest_landed_ms as f64 / 1e3
+    });
+    let files = "Files put since the lake was added.";
+    family("millstream_lake_files_total", "counter", files, |lake| lake.files as f64);
+    family("millstream_lake_rows_total", "counter", "Rows in those files.", |lake| lake.rows as f64);
+    family("millstream_lake_bytes_total", "counter", "Bytes of those files.", |lake| lake.bytes as f64);
+    let lost = "Offsets that the log no longer had when their turn to land came.";
+    family("millstream_lake_lost_total", "counter", lost, |lake| lake.lost as f64);
+    let rejected = "Records in the error prefix that have not landed since.";
+    family("millstream_lake_rejected_records", "gauge", rejected, |lake| lake.rejected as f64);
+    let open_rows = "Records that are in open files.";
+    family("millstream_lake_open_rows", "gauge", open_rows, |lake| lake.open_rows as f64);
+    family("millstream_lake_open_files", "gauge", "Files that are open.", |lake| f64::from(lake.open_files));
+    let failing = "1 while something keeps the lake from going on.";
+    family("millstream_lake_failing", "gauge", failing, |lake| f64::from(u8::from(!lake.error.is_empty())));
+    let last_error = "When something went wrong last, Unix time; 0 if nothing did since the server's start.";
+    family("millstream_lake_last_error_timestamp_seconds", "gauge", last_error, |lake| lake.last_error_ms as f64 / 1e3);
 }

@@ -11,7 +11,8 @@ pub(crate) mod queues;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream_protocol::frame::control::{Message, Request, Response};
+use millstream_broker::Lake;
+use millstream_protocol::frame::control::{LakeColumns, LakeConfig, Message, Request, Response};
 use millstream_protocol::frame::{FRAME_HEADER_BYTES, FrameHeader, Kind, Refusal};
 use millstream_protocol::{Code, Offset, PartitionId, ProducerId, StreamId};
 use quinn::SendStream;
@@ -26,7 +27,7 @@ use crate::shared::{blocking, broker_refusal, log_refusal, shutting_down};
 
 /// Requests of one control stream that are worked on at once.
 const REQUESTS_IN_FLIGHT_MAX: usize = 256;
-/// The longest that a flush may ask to wait; more is cut to it.
+/// The longest that a flush, an audit or a retry of a lake's errors may ask to wait; more is cut to it.
 const FLUSH_TIMEOUT_MAX: Duration = Duration::from_secs(3_600);
 
 /// Serves the control stream to its end. An error closes the connection.
@@ -200,12 +201,45 @@ async fn perform(session: &Session, request: Request) -> Result<Response, Refusa
         }
         Request::ListLakes => {
             session.authorize(Action::Describe, Resource::Server)?;
-            let list = move || broker.lakes().into_iter().map(|lake| lake.config).collect();
+            // A thousand schemas would not fit into an answer: a lake's status has its own.
+            let brief = |lake: Lake| match lake.config.columns {
+                LakeColumns::Declared(_) => LakeConfig { columns: LakeColumns::Declared(String::new()), ..lake.config },
+                _ => lake.config,
+            };
+            let list = move || broker.lakes().into_iter().map(brief).collect();
             blocking(list).await.map(Response::Lakes)
         }
         Request::LakeStatus { name } => {
             session.authorize(Action::Describe, Resource::Lake(&name))?;
             shared.lakes.status(&name).map(Response::LakeStatus)
+        }
+        Request::PreviewLake { config, records } => {
+            // It shows the stream's records.
+            session.authorize(Action::LakeManage, Resource::Lake(&config.name))?;
+            session.authorize(Action::Consume, Resource::Stream(&config.stream))?;
+            shared.lakes.preview(config, records).await.map(Response::LakePreview)
+        }
+        Request::AlterLake { name, schema } => {
+            session.authorize(Action::LakeManage, Resource::Lake(&name))?;
+            let shared = Arc::clone(shared);
+            to_its_end(async move { shared.lakes.alter(&name, schema).await }).await.map(Response::Lake)
+        }
+        Request::RetryLakeErrors { name, timeout_ms } => {
+            session.authorize(Action::LakeManage, Resource::Lake(&name))?;
+            let timeout = Duration::from_millis(timeout_ms).min(FLUSH_TIMEOUT_MAX);
+            tokio::select! {
+                retried = shared.lakes.retry_errors(&name, timeout) => retried.map(Response::LakeRetry),
+                () = shared.stopping.cancelled() => Err(shutting_down()),
+            }
+        }
+        Request::AuditLake { name, timeout_ms } => {
+            // It reads a whole lake.
+            session.authorize(Action::LakeManage, Resource::Lake(&name))?;
+            let timeout = Duration::from_millis(timeout_ms).min(FLUSH_TIMEOUT_MAX);
+            tokio::select! {
+                audited = shared.lakes.audit(&name, timeout) => audited.map(Response::LakeAudit),
+                () = shared.stopping.cancelled() => Err(shutting_down()),
+            }
         }
         Request::FlushLake { name, timeout_ms } => {
             session.authorize(Action::LakeManage, Resource::Lake(&name))?;

@@ -56,7 +56,7 @@ pub fn run(cli: Cli, output: Output) -> Result<(), Failure> {
                     Command::Dlq(command) => dlq::run(command, &server, output).await,
                     Command::Queue(command) => queue::run(*command, &server, output).await,
                     Command::Recovery => recovery::run(&server, output).await,
-                    Command::Lake(command) => lake::run(command, &server, output).await,
+                    Command::Lake(command) => lake::run(*command, &server, output).await,
                     _ => unreachable!("the others are matched above"),
                 }
             })

@@ -18,6 +18,7 @@ const DEADLINE: Duration = Duration::from_secs(120);
 /// A directory in which commands run: `./millstream-data` is in it.
 pub struct Place {
     dir: tempfile::TempDir,
+    environment: Vec<(&'static str, String)>,
 }
 
 /// What a command did.
@@ -64,7 +65,12 @@ impl Done {
 
 impl Place {
     pub fn new() -> Self {
-        Self { dir: tempfile::tempdir().expect("a directory") }
+        Self { dir: tempfile::tempdir().expect("a directory"), environment: Vec::new() }
+    }
+
+    /// From here on all its commands run with these variables.
+    pub fn set_environment(&mut self, variables: impl IntoIterator<Item = (&'static str, String)>) {
+        self.environment = variables.into_iter().collect();
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -80,12 +86,16 @@ impl Place {
     /// A command that is not started yet.
     pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_millstream"));
-        let ours = std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("MILLSTREAM_"));
+        let ours = std::env::vars_os().filter(|(name, _)| {
+            let name = name.to_string_lossy();
+            ["MILLSTREAM_", "AWS_"].iter().any(|prefix| name.starts_with(prefix))
+        });
         for (name, _) in ours {
             command.env_remove(name);
         }
         // No context file of whoever runs the tests, and no name by which cargo calls its programs.
         command.env_remove("XDG_CONFIG_HOME").env("HOME", self.dir.path()).env_remove("CARGO_MANIFEST_DIR");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.current_dir(self.dir.path()).args(args);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use millstream_client::{Client, Error, Start};
 use millstream_lake::reader::{LandedRow, read_rows};
-use millstream_protocol::frame::control::{LakeConfig, LakeFormat, StreamConfig};
+use millstream_protocol::frame::control::{LakeConfig, StreamConfig};
 use millstream_protocol::{Code, Record};
 use millstream_server::{Server, ServerConfig};
 
@@ -185,15 +185,8 @@ async fn read(client: &Client) -> Result<Vec<Got>, Problem> {
 }
 
 async fn land(client: &Client, dir: &Path, flights: &[Flight], receipts: &[Place]) -> Result<Vec<File>, Problem> {
-    let config = LakeConfig {
-        name: STREAM.into(),
-        stream: STREAM.into(),
-        url: lake_url(&dir.display().to_string())?,
-        format: LakeFormat::Parquet,
-        roll_bytes: 64 << 20,
-        roll_age_ms: 60_000,
-    };
-    client.create_lake(config).await?;
+    let url = lake_url(&dir.display().to_string())?;
+    client.create_lake(LakeConfig::new(STREAM, STREAM, url)).await?;
     let status = client.flush_lake(STREAM, Duration::from_secs(30)).await?;
     let (files, rows) = read_lake(dir).map_err(differs)?;
     compare::landed(flights, receipts, &rows).map_err(differs)?;

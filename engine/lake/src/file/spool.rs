@@ -28,6 +28,11 @@ impl SpoolWriter {
         Ok(Self { file: BufWriter::with_capacity(256 << 10, file), size: 0 })
     }
 
+    /// Bytes written so far.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
     /// Ends it.
     pub fn finish(self) -> io::Result<Spool> {
         let file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
@@ -48,6 +53,11 @@ impl Write for SpoolWriter {
 }
 
 impl Spool {
+    /// How large it is.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
     /// All of it. Blocks.
     pub fn read(&self) -> io::Result<Bytes> {
         let mut file = &self.file;

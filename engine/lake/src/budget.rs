@@ -1,0 +1,31 @@
+//! How much memory the files under construction hold, of all lakes of a server together.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// A count of bytes with a limit. It refuses nothing: who finds it exceeded gives something back.
+#[derive(Debug)]
+pub struct Budget {
+    limit: usize,
+    used: AtomicUsize,
+}
+
+impl Budget {
+    /// Nothing is held yet.
+    pub fn new(limit: usize) -> Budget {
+        Budget { limit, used: AtomicUsize::new(0) }
+    }
+
+    /// Somebody held `before` bytes and holds `now` bytes.
+    pub(crate) fn change(&self, before: usize, now: usize) {
+        if now >= before {
+            self.used.fetch_add(now - before, Ordering::Relaxed);
+        } else {
+            self.used.fetch_sub(before - now, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether more is held than should be.
+    pub(crate) fn is_exceeded(&self) -> bool {
+        self.used.load(Ordering::Relaxed) > self.limit
+    }
+}
