@@ -77,9 +77,11 @@ mod source;
 mod state;
 mod store;
 mod walk;
+mod workers;
 
 pub use budget::Budget;
 pub use error::LakeError;
 pub use settings::LakeSettings;
 pub use sink::Sink;
 pub use source::Source;
+pub use workers::Workers;

@@ -14,6 +14,7 @@ use crate::LakeError;
 use crate::budget::Budget;
 use crate::layout::Layout;
 use crate::schema::parse_declared;
+use crate::workers::Workers;
 
 /// Memory for rows and row groups that are not written out yet, in bytes.
 const BUILD_BYTES: usize = 128 << 20;
@@ -26,8 +27,8 @@ pub struct LakeSettings {
     /// Where files are built before they are put: a directory on a local disk. Made if it is missing. What is in it
     /// has no name and goes with the process.
     pub spool_dir: PathBuf,
-    /// How many partitions, of all lakes together, are read and encoded at the same time; at least 1.
-    pub readers: Arc<Semaphore>,
+    /// The threads that read and encode.
+    pub workers: Arc<Workers>,
     /// How many files of one lake are put at the same time; at least 1.
     pub parallel_puts: usize,
     /// Memory of files under construction: beyond it, row groups are closed early.
@@ -39,13 +40,13 @@ pub struct LakeSettings {
 }
 
 impl LakeSettings {
-    /// Settings with this spool directory, half of the machine's cores for reading, 128 MiB for building and 160 MiB for
+    /// Settings with this spool directory, a thread for every other core, 128 MiB for building and 160 MiB for
     /// putting, and the machine's clock.
     pub fn new(spool_dir: impl Into<PathBuf>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             spool_dir: spool_dir.into(),
-            readers: Arc::new(Semaphore::new((cores / 2).max(1))),
+            workers: Workers::start(cores / 2),
             parallel_puts: 4,
             building: Arc::new(Budget::new(BUILD_BYTES)),
             putting: Arc::new(Semaphore::new(PUT_MIB)),

@@ -477,3 +477,173 @@ fn offsets(ends: &mut Vec<i32>) -> OffsetBuffer<i32> {
     });
     OffsetBuffer::new(ScalarBuffer::from(ends))
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow_array::cast::AsArray;
+    use arrow_json::LineDelimitedWriter;
+    use proptest::prelude::*;
+    use serde_json::{Map, Value, json};
+
+    use super::*;
+    use crate::json::Parser;
+    use crate::reader::normalised;
+    use crate::schema::parse_declared;
+
+    fn observed(records: &[Value]) -> Schema {
+        let mut seen = Schema::default();
+        for record in records {
+            seen.observe(&Parser::default().parse(record.to_string().as_bytes()).expect("json"));
+        }
+        let mut schema = Schema::default();
+        schema.absorb(&seen);
+        schema
+    }
+
+    fn push(shredder: &mut Shredder, record: &Value, may_drift: bool) -> Shredded {
+        let (text, mut parser) = (record.to_string(), Parser::default());
+        let json = parser.parse(text.as_bytes()).expect("json");
+        let offset = Offset(shredder.rows() as u64);
+        shredder.push(offset, Timestamp(5), &json, may_drift)
+    }
+
+    /// The batch's rows: what is in columns, and what is in `_rest`.
+    fn rows(batch: &RecordBatch) -> Vec<(Map<String, Value>, Map<String, Value>)> {
+        let mut out = Vec::new();
+        let mut writer = LineDelimitedWriter::new(&mut out);
+        writer.write(batch).and_then(|()| writer.finish()).expect("written");
+        let rest = batch.column_by_name("_rest").expect("a column").as_string::<i32>();
+        let lines = serde_json::Deserializer::from_slice(&out).into_iter::<Map<String, Value>>();
+        let rest = rest.iter().map(|rest| rest.map_or_else(Map::new, |text| serde_json::from_str(text).expect("json")));
+        lines.map(|line| line.expect("a row")).zip(rest).collect()
+    }
+
+    #[test]
+    fn a_misfit_anywhere_in_a_value_leaves_the_columns_in_step() {
+        let schema = observed(&[json!({"a": 1, "l": [{"x": 1, "y": true}], "s": {"p": [1.5], "q": true}})]);
+        let mut shredder = Shredder::new(schema, 0);
+        let records = [
+            json!({"a": 2, "l": [{"x": 1}, {"x": 2, "y": 3}], "s": {"p": [0.5]}}),
+            json!({"a": "no", "l": [{"x": 1}, {"z": 2}], "s": {"p": [1, "x"], "q": false}}),
+            json!({"a": 3, "l": [], "s": {"p": [], "q": null}}),
+        ];
+        records.iter().for_each(|record| assert_eq!(push(&mut shredder, record, false), Shredded::Row));
+        let rows = rows(&shredder.finish().expect("a batch"));
+        assert_eq!((rows[0].0["a"].clone(), rows[0].0.get("l"), &rows[0].1["l"]), (json!(2), None, &records[0]["l"]));
+        assert_eq!(Value::Object(rows[1].1.clone()), records[1], "nothing of it fits");
+        assert_eq!((&rows[2].0["a"], &rows[2].0["l"], rows[2].1.len()), (&json!(3), &json!([]), 0));
+        assert_eq!(shredder.rows(), 0, "it begins anew");
+    }
+
+    #[test]
+    fn only_what_widens_the_schema_drifts() {
+        let schema = observed(&[json!({"i": 1, "l": 9_007_199_254_740_993_i64, "s": {"a": 1}})]);
+        let mut shredder = Shredder::new(schema, 0);
+        for (record, drifts) in [
+            (json!({"i": 2, "new": null}), false),
+            (json!({"i": "conflict", "l": 0.5}), false),
+            (json!({"new": 1}), true),
+            (json!({"i": 0.5}), true),
+            (json!({"s": {"b": 1}}), true),
+            (json!({"i": 3}), false),
+        ] {
+            let expected = if drifts { Shredded::Drifts } else { Shredded::Row };
+            assert_eq!(push(&mut shredder, &record, true), expected, "{record}");
+        }
+        assert_eq!(rows(&shredder.finish().expect("a batch")).len(), 3);
+    }
+
+    #[test]
+    fn of_a_field_named_twice_the_first_is_in_the_column() {
+        let mut shredder = Shredder::new(observed(&[json!({"a": 1})]), 0);
+        let mut parser = Parser::default();
+        let json = parser.parse(br#"{"a":null,"a":1,"a":2,"a":"x"}"#).expect("json");
+        assert_eq!(shredder.push(Offset(0), Timestamp(0), &json, true), Shredded::Row);
+        let batch = shredder.finish().expect("a batch");
+        assert_eq!(batch.column(0).as_primitive::<arrow_array::types::Int64Type>().value(0), 1);
+        assert_eq!(batch.column_by_name("_rest").expect("rest").as_string::<i32>().value(0), r#"{"a":2,"a":"x"}"#);
+    }
+
+    #[test]
+    fn a_declared_schema_takes_nothing_half() {
+        let schema = parse_declared(r#"{"columns":[{"name":"a","type":"int32"},{"name":"b","type":"list<date>"}]}"#);
+        let mut shredder = Shredder::new(schema.expect("legal"), 0);
+        assert!(matches!(push(&mut shredder, &json!({"a": 1, "b": ["2024-01-01", "x"]}), true), Shredded::Misfit(_)));
+        assert_eq!(push(&mut shredder, &json!({"b": ["2024-01-01"], "c": 1}), true), Shredded::Row);
+        let rows = rows(&shredder.finish().expect("a batch"));
+        assert_eq!((rows.len(), rows[0].0.get("a"), &rows[0].1["c"]), (1, None, &json!(1)));
+    }
+
+    fn values() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i8>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            any::<i32>().prop_map(|n| Value::from(f64::from(n) / 8.0)),
+            "[ab\n\"é]{0,3}".prop_map(Value::from),
+            Just(json!("2013-01-01T10:15:00Z")),
+        ];
+        leaf.prop_recursive(3, 16, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map("[abc]", inner, 0..3)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    fn records() -> impl Strategy<Value = Vec<Value>> {
+        let record = prop::collection::btree_map("[abcd]", values(), 0..4);
+        prop::collection::vec(record.prop_map(|map| Value::Object(map.into_iter().collect())), 1..8)
+    }
+
+    proptest! {
+        /// Whatever the schema was learnt from: each field is in its column or in `_rest`, and means what it meant.
+        #[test]
+        fn nothing_is_lost_or_changed(known in records(), later in records()) {
+            let schema = observed(&known);
+            let names: Vec<(String, String)> =
+                schema.fields.iter().map(|field| (field.name.clone(), field.column.clone())).collect();
+            let mut shredder = Shredder::new(schema, 0);
+            let all: Vec<&Value> = known.iter().chain(&later).collect();
+            for record in &all {
+                prop_assert_eq!(push(&mut shredder, record, false), Shredded::Row);
+            }
+            let rows = rows(&shredder.finish().expect("a batch"));
+            prop_assert_eq!(rows.len(), all.len());
+            for ((columns, rest), record) in rows.iter().zip(all) {
+                for (name, sent) in record.as_object().expect("an object") {
+                    if let Some(kept) = rest.get(name) {
+                        prop_assert_eq!(kept, sent);
+                        continue;
+                    }
+                    let column = names.iter().find(|(field, _)| field == name).map(|(_, column)| column);
+                    let landed = column.and_then(|column| columns.get(column)).unwrap_or(&Value::Null);
+                    let same = normalised(landed) == normalised(sent) || is_text_of(landed, sent);
+                    prop_assert!(same, "{}: {} landed as {}", name, sent, landed);
+                }
+            }
+        }
+    }
+
+    /// Whether text columns have taken what is not text, at any depth.
+    fn is_text_of(landed: &Value, sent: &Value) -> bool {
+        match (landed, sent) {
+            (Value::String(text), sent) if *text == sent.to_string() => true,
+            (Value::Array(landed), Value::Array(sent)) => {
+                landed.len() == sent.len()
+                    && landed
+                        .iter()
+                        .zip(sent)
+                        .all(|(a, b)| a == b || is_text_of(a, b) || normalised(a) == normalised(b))
+            }
+            (Value::Object(landed), Value::Object(sent)) => sent.iter().all(|(name, sent)| {
+                let landed = landed.get(name).unwrap_or(&Value::Null);
+                normalised(landed) == normalised(sent) || is_text_of(landed, sent)
+            }),
+            _ => false,
+        }
+    }
+}

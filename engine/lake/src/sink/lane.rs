@@ -3,6 +3,7 @@
 //! One thing after the other: while a round is landed nothing is read. So what a checkpoint says (the floor, and what lies
 //! above it) is simply what the intake holds at that moment.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ use super::shared::Context;
 use crate::file::{BuildError, FileContext};
 use crate::state::LakeState;
 use crate::store::Store;
+use crate::workers::Lost;
 use crate::{LakeError, Source, plan};
 
 /// Records that come one by one are read together.
@@ -191,15 +193,10 @@ impl Lane {
         if self.intake.as_ref().is_some_and(|intake| intake.lock().position >= self.source.high_watermark()) {
             return Ok(true);
         }
-        let permit = tokio::select! {
-            permit = context.settings.readers.acquire() => permit,
-            () = context.shared.aborting() => return Err(Trouble::Stopped),
-        };
-        let _permit = permit.map_err(|_| Trouble::Stopped)?;
         let (source, state, clock) =
             (Arc::clone(&self.source), self.state.clone(), Arc::clone(&context.settings.clock));
         let stop = Arc::clone(&context.shared.stop);
-        let step = self.with_intake(move |intake| intake.read(&*source, &state, &*clock, &stop)).await?;
+        let step = self.with_intake(context, move |intake| intake.read(&*source, &state, &*clock, &stop)).await?;
         match step.error {
             Some(error) => Err(log_trouble("read the log", &error)),
             None => Ok(step.caught_up),
@@ -213,12 +210,13 @@ impl Lane {
     /// Works on the intake on a blocking thread. After a failure what it held is read again, from the floor on.
     async fn with_intake<T: Send + 'static>(
         &mut self,
+        context: &Context,
         work: impl FnOnce(&mut Intake) -> Result<T, BuildError> + Send + 'static,
     ) -> Result<T, Trouble> {
         let Some(mut intake) = self.intake.take() else {
             return Err(Trouble::Halt(LakeError::Bug("a lane without its intake".into())));
         };
-        let (intake, result) = blocking(move || {
+        let (intake, result) = working(context, move || {
             let result = work(intake.get_mut());
             (intake, result)
         })
@@ -234,11 +232,9 @@ impl Lane {
             return Ok(());
         }
         let (flush_to, state) = (self.flush_to(context), self.state.clone());
-        self.with_intake(
-            move |intake| {
-                if all { intake.close_all() } else { intake.close_due(Instant::now(), flush_to, &state) }
-            },
-        )
+        self.with_intake(context, move |intake| {
+            if all { intake.close_all() } else { intake.close_due(Instant::now(), flush_to, &state) }
+        })
         .await
     }
 
@@ -309,7 +305,7 @@ impl Lane {
         let round = pending.round.clone();
         let (source, stop) = (Arc::clone(&self.source), Arc::clone(&context.shared.stop));
         let (files, layout, limits) = (Arc::clone(&self.files), context.layout.clone(), self.limits.clone());
-        let built = blocking(move || -> Result<_, BuildError> {
+        let built = working(context, move || -> Result<_, BuildError> {
             let mut intake = Intake::redo(files, layout, limits, &round)?;
             let read = intake.read_again(&*source, &round, &stop)?;
             Ok((read, intake.finish_redo(&round)?, intake.lost_some))
@@ -426,11 +422,24 @@ pub(super) fn log_trouble(act: &str, error: &LogError) -> Trouble {
 /// Runs blocking work on its own thread.
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Trouble> {
     tokio::task::spawn_blocking(work).await.map_err(|error| match error.try_into_panic() {
-        Ok(panic) => {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-            Trouble::Halt(LakeError::Bug(text.unwrap_or_else(|| "a panic without a message".into())))
-        }
+        Ok(panic) => panicked(&*panic),
         Err(_) => Trouble::Stopped,
     })
+}
+
+/// Runs work for the processor on the lakes' own threads.
+pub(super) async fn working<T: Send + 'static>(
+    context: &Context,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Trouble> {
+    context.settings.workers.run(work).await.map_err(|lost| match lost {
+        Lost::Panic(panic) => panicked(&*panic),
+        Lost::Ended => Trouble::Stopped,
+    })
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> Trouble {
+    let text = panic.downcast_ref::<String>().cloned();
+    let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+    Trouble::Halt(LakeError::Bug(text.unwrap_or_else(|| "a panic without a message".into())))
 }

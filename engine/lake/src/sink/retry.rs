@@ -13,7 +13,7 @@ use millstream_protocol::{Offset, Timestamp};
 
 use super::commit::Pending;
 use super::intake::{ClosedFile, Intake, Taken};
-use super::lane::{Lane, Trouble, blocking};
+use super::lane::{Lane, Trouble, working};
 use super::shared::Context;
 use crate::file::{BuildError, ErrorFile, ErrorLine, Row};
 use crate::layout::ERRORS;
@@ -79,7 +79,7 @@ impl Lane {
         let (files, layout, limits) = (Arc::clone(&self.files), context.layout.clone(), self.limits().clone());
         let (incarnation, entry, epoch) = (self.source.incarnation(), self.state.entry, self.source.epoch());
         let name = name.to_owned();
-        let attempt = blocking(move || -> Result<Attempt, BuildError> {
+        let attempt = working(context, move || -> Result<Attempt, BuildError> {
             let mut intake = match &round {
                 Some(round) => Intake::redo(Arc::clone(&files), layout, limits, round)?,
                 None => Intake::new(Arc::clone(&files), layout, limits, Offset::ZERO),
