@@ -311,3 +311,17 @@ async fn raw_files_keep_records_as_they_are() {
     audited(&sink, "raw").await;
     sink.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flush_of_a_large_backlog_makes_one_file_of_it() {
+    let mut world = World::new(1);
+    let pad = "x".repeat(60_000);
+    // More than is read in one go.
+    for n in 0..700 {
+        world.append(0, &[&format!(r#"{{"n":{n},"pad":"{pad}"}}"#)]);
+    }
+    let sink = world.start(world.config(LakeFormat::Parquet), &Machine::immortal(), &[]);
+    sink.flush(TIMEOUT).await.expect("it lands");
+    assert_eq!((sink.status().files, sink.status().rows), (1, 700));
+    sink.stop().await;
+}

@@ -570,6 +570,8 @@ impl Intake {
     pub fn close_due(&mut self, now: Instant, flush_to: Offset, state: &LakeState) -> Result<(), BuildError> {
         let (read, floor) = (self.read_bytes, self.floor());
         let too_many_above = state.above.len() > plan::ABOVE_MAX;
+        // A flush closes files once, when all of what it asks for is in them.
+        let flush_to = if self.position >= flush_to { flush_to } else { Offset::ZERO };
         self.close_where(|file| {
             let first = file.first.unwrap_or(Offset(u64::MAX));
             file.due.is_over(file.written(), now)
