@@ -28,6 +28,8 @@ pub enum Command {
     Groups(Groups),
     /// Kill receivers of queues and the server every few seconds, and see whether each message met its fate
     Queues(Queues),
+    /// Kill the server again and again while a lake lands what is produced, and see whether each record landed once
+    Lake(Lake),
     /// A process of receivers of the queues of `queues`, which starts it
     #[command(hide = true)]
     Receiver(Receiver),
@@ -156,6 +158,54 @@ pub struct Queues {
     pub run: Run,
 }
 
+#[derive(Debug, Clone, Args)]
+pub struct Lake {
+    /// How often the server is killed or stopped, and comes back
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub cycles: u32,
+    /// Where the lake lands
+    #[arg(long, value_enum, default_value_t)]
+    pub store: LakeStoreKind,
+    /// What its files are
+    #[arg(long, value_enum, default_value_t)]
+    pub format: LakeFormat,
+    /// The directory of a record: {c}, {ts:FORMAT} and text; empty: no directories
+    #[arg(long, value_name = "TEMPLATE", default_value = "c={c}/d={ts:%Y-%m-%d}")]
+    pub layout: String,
+    /// Producers at one time
+    #[arg(long, value_name = "P", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub producers: u32,
+    /// Partitions of the stream
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub partitions: u32,
+    /// Of a thousand requests to S3 so many fail
+    #[arg(long, value_name = "PER_MILLE", default_value_t = 100, value_parser = clap::value_parser!(u16).range(0..=500))]
+    pub faults: u16,
+    /// A canary: deletes a landed file behind the lake's back before the last look; the run must then FAIL
+    #[arg(long)]
+    pub forget: bool,
+    #[command(flatten)]
+    pub run: Run,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum LakeStoreKind {
+    /// A directory
+    #[default]
+    Local,
+    /// An S3 server in this process, with faults
+    S3,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum LakeFormat {
+    /// Columns
+    #[default]
+    Parquet,
+    /// Lines
+    Ndjson,
+}
+
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Durability {
     /// The record is on disk
@@ -235,6 +285,23 @@ impl Queues {
     }
 }
 
+impl Lake {
+    /// The command that makes the same choices.
+    pub fn again(&self) -> String {
+        let Self { cycles, layout, producers, partitions, faults, forget, .. } = self;
+        let name = |value: Option<clap::builder::PossibleValue>| {
+            value.map(|value| value.get_name().to_owned()).unwrap_or_default()
+        };
+        let (store, format) = (name(self.store.to_possible_value()), name(self.format.to_possible_value()));
+        let canary = if *forget { " --forget" } else { "" };
+        let seed = self.run.seed();
+        format!(
+            "millstream-torture lake --cycles {cycles} --seed {seed} --store {store} --format {format} --layout \"{layout}\" \
+             --producers {producers} --partitions {partitions} --faults {faults}{canary}"
+        )
+    }
+}
+
 /// Short enough to be typed.
 fn new_seed() -> u64 {
     RandomState::new().build_hasher().finish() % 1_000_000
@@ -288,6 +355,14 @@ mod tests {
         let queues = queues_of(Cli::parse_from(given.split(' ')));
         let again = queues_of(Cli::parse_from(queues.again().split(' ')));
         assert_eq!(format!("{queues:?}"), format!("{again:?}"));
+        let given = "millstream-torture lake --cycles 7 --seed 9 --store s3 --format ndjson --layout c={c} --forget";
+        let lake_of = |cli: Cli| match cli.command {
+            Command::Lake(lake) => lake,
+            other => panic!("{other:?}"),
+        };
+        let lake = lake_of(Cli::parse_from(given.split(' ')));
+        let again = lake_of(Cli::parse_from(lake.again().replace('"', "").split(' ')));
+        assert_eq!(format!("{lake:?}"), format!("{again:?}"));
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod cli;
 mod failure;
 mod group;
 mod judge;
+mod lake;
 mod last_read;
 mod load;
 mod proxy;
@@ -45,6 +46,10 @@ async fn main() -> ExitCode {
         }
         Command::Queues(queues) => {
             let report = Box::pin(scenarios::queues::run(queues)).await;
+            report.map(|report| (report.to_string(), report.exit()))
+        }
+        Command::Lake(lake) => {
+            let report = Box::pin(scenarios::lake::run(lake)).await;
             report.map(|report| (report.to_string(), report.exit()))
         }
         Command::Member(member) => return child(Box::pin(group::member::run(member)).await),

@@ -23,6 +23,7 @@ const STOP_DEADLINE: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub struct Program {
     path: PathBuf,
+    environment: Vec<(String, String)>,
 }
 
 /// A server's process, ready or not. Killed when dropped.
@@ -76,7 +77,13 @@ impl Program {
             );
             return Err(Failure::CannotBegin(text));
         }
-        Ok(Self { path })
+        Ok(Self { path, environment: Vec::new() })
+    }
+
+    /// The same, told this in its environment as well.
+    #[must_use]
+    pub fn with_environment(self, environment: Vec<(String, String)>) -> Self {
+        Self { environment, ..self }
     }
 
     /// Starts a server on the run's data directory; `listen` and `settings` as the flags of `millstream serve`.
@@ -112,11 +119,13 @@ impl Program {
     /// Without settings of whoever runs this.
     fn command(&self) -> Command {
         let mut command = Command::new(&self.path);
-        let ours = std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("MILLSTREAM_"));
+        let is_setting = |name: &str| ["MILLSTREAM_", "AWS_"].iter().any(|prefix| name.starts_with(prefix));
+        let ours = std::env::vars_os().filter(|(name, _)| is_setting(&name.to_string_lossy()));
         for (name, _) in ours {
             command.env_remove(name);
         }
         command.env_remove("CARGO_MANIFEST_DIR");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 

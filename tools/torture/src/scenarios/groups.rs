@@ -29,7 +29,7 @@ use crate::last_read;
 use crate::load::{Books, Feed, HARNESS, LAST_READER, Lives, PATIENCE, patiently};
 use crate::report::{Tally, grouped, others};
 use crate::run_dir::RunDir;
-use crate::scenarios::killer::Killer;
+use crate::scenarios::killer::{Killer, SHUTDOWN_US_MAX};
 use crate::scenarios::{Keep, ended_early, judged};
 use crate::server_process::{Program, ServerProcess};
 
@@ -91,6 +91,7 @@ pub async fn run(mut options: cli::Groups) -> Result<Report, Failure> {
         recorder: Recorder::create(&dir.history(), HARNESS, clock)?,
         tally: Tally::default(),
         settings: SETTINGS,
+        shutdown_us_max: SHUTDOWN_US_MAX,
         lives: Lives::default(),
         program,
         dir: &dir,

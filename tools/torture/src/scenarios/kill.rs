@@ -22,7 +22,7 @@ use crate::load::consumer::seen;
 use crate::load::{HARNESS, LAST_READER, Lives, Load, LoadSettings, Mix};
 use crate::report::{Report, Tally};
 use crate::run_dir::RunDir;
-use crate::scenarios::killer::Killer;
+use crate::scenarios::killer::{Killer, SHUTDOWN_US_MAX};
 use crate::scenarios::{Keep, ended_early, judged};
 use crate::server_process::Program;
 
@@ -47,6 +47,7 @@ pub async fn run(mut options: cli::Kill) -> Result<Report, Failure> {
         recorder: Recorder::create(&dir.history(), HARNESS, clock)?,
         tally: Tally::default(),
         settings: &[],
+        shutdown_us_max: SHUTDOWN_US_MAX,
         lives: Lives::default(),
         program,
         dir: &dir,

@@ -11,8 +11,8 @@ use crate::report::Tally;
 use crate::run_dir::RunDir;
 use crate::server_process::{Program, ServerProcess};
 
-/// A stop under load takes about this long.
-const SHUTDOWN_US_MAX: u64 = 40_000;
+/// A stop under load takes about this long, if nothing has to land first.
+pub const SHUTDOWN_US_MAX: u64 = 40_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Moment {
@@ -36,6 +36,8 @@ pub struct Killer<'a> {
     pub dir: &'a RunDir,
     /// For whom the server's settings differ from the defaults: `--set` of `millstream serve`.
     pub settings: &'static [&'static str],
+    /// A stop is killed within this time.
+    pub shutdown_us_max: u64,
     pub seeded: Seeded,
     pub recorder: Recorder,
     pub tally: Tally,
@@ -106,7 +108,7 @@ impl Killer<'_> {
     }
 
     async fn kill_in_shutdown(&mut self, mut server: ServerProcess) -> Result<(), Failure> {
-        let after = Duration::from_micros(self.seeded.of(0..=SHUTDOWN_US_MAX));
+        let after = Duration::from_micros(self.seeded.of(0..=self.shutdown_us_max));
         server.terminate()?;
         let stopped = tokio::select! {
             status = server.exited() => Some(status?),

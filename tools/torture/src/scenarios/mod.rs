@@ -4,6 +4,7 @@ mod killer;
 
 pub mod groups;
 pub mod kill;
+pub mod lake;
 pub mod producers;
 pub mod queues;
 pub mod sim;

@@ -26,7 +26,7 @@ use crate::load::{Counted, HARNESS, LAST_READER, Lives, Load, LoadSettings, Mix}
 use crate::proxy::{Damage, Proxy, Weather};
 use crate::report::{Tally, grouped, others};
 use crate::run_dir::RunDir;
-use crate::scenarios::killer::Killer;
+use crate::scenarios::killer::{Killer, SHUTDOWN_US_MAX};
 use crate::scenarios::{Keep, ended_early, judged};
 use crate::server_process::Program;
 
@@ -73,6 +73,7 @@ pub async fn run(mut options: cli::Producers) -> Result<Report, Failure> {
         recorder: Recorder::create(&dir.history(), HARNESS, clock)?,
         tally: Tally::default(),
         settings: SETTINGS,
+        shutdown_us_max: SHUTDOWN_US_MAX,
         lives: Lives::default(),
         program,
         dir: &dir,

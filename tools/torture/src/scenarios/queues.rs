@@ -36,7 +36,7 @@ use crate::queue::plan::{self, DEAD, Plan, STREAM};
 use crate::queue::watcher::Watcher;
 use crate::report::{Tally, grouped, others};
 use crate::run_dir::RunDir;
-use crate::scenarios::killer::Killer;
+use crate::scenarios::killer::{Killer, SHUTDOWN_US_MAX};
 use crate::scenarios::{Keep, ended_early, judged_by};
 use crate::server_process::{Program, ServerProcess};
 
@@ -97,6 +97,7 @@ pub async fn run(mut options: cli::Queues) -> Result<Report, Failure> {
         recorder: Recorder::create(&dir.history(), HARNESS, clock)?,
         tally: Tally::default(),
         settings: SETTINGS,
+        shutdown_us_max: SHUTDOWN_US_MAX,
         lives: Lives::default(),
         program,
         dir: &dir,
