@@ -16,6 +16,7 @@ use std::sync::Arc;
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
 use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
 use millstream_protocol::Offset;
 use millstream_protocol::frame::control::{LakeAudit, LakeConfig, LakeFormat};
 use parquet::arrow::ProjectionMask;
@@ -31,12 +32,16 @@ use crate::manifest::{self, Entry, EntryFile};
 use crate::schema::own_columns;
 use crate::store::Store;
 use crate::walk::{Item, walk_chunk};
-use crate::{LakeError, Source};
+use crate::{LakeError, Source, plan};
 
 /// So many findings are put into words.
 const NAMED_MAX: usize = 100;
 /// An audit that finds something while the lake goes on looks again.
 const ATTEMPTS: usize = 3;
+/// So many objects of which little is read are read at once.
+const READS: usize = 32;
+/// A request that fails is made again so often: for about six seconds.
+const FAILURES_MAX: u32 = 6;
 
 /// A partition to be audited, and where the lake is in it.
 #[derive(Clone)]
@@ -62,7 +67,8 @@ pub(crate) async fn audit(store: &Store, config: &LakeConfig, places: Vec<Place>
 }
 
 async fn entries_count(store: &Store) -> Result<usize, LakeError> {
-    Ok(store.list(&format!("{INTERNAL}/manifest")).await?.len())
+    let directory = format!("{INTERNAL}/manifest");
+    Ok(patiently(|| store.list(&directory)).await?.len())
 }
 
 struct Audit {
@@ -114,7 +120,7 @@ impl Audit {
             }
         }
         // Listed after the manifest was read: what it lists was put before, but for what is on its way.
-        let there: BTreeMap<String, u64> = self.store.list("").await?.into_iter().collect();
+        let there: BTreeMap<String, u64> = patiently(|| self.store.list("")).await?.into_iter().collect();
         self.strangers(places, &expected, &there).await?;
         for (place, paths) in places.iter().zip(of_place) {
             self.place(place, &paths, &expected, &there).await?;
@@ -159,15 +165,25 @@ impl Audit {
 
     async fn entries(&mut self, place: &Place) -> Result<Vec<Entry>, LakeError> {
         let partition = place.source.partition();
-        let names = self.store.list(&manifest::directory(partition)).await?;
+        let (store, directory) = (self.store.clone(), manifest::directory(partition));
+        let names = patiently(|| store.list(&directory)).await?;
         let mut entries = Vec::with_capacity(names.len());
-        for (number, (name, _)) in names.iter().enumerate() {
+        let gets = names.into_iter().map(|(name, _)| {
+            let store = store.clone();
+            async move {
+                let object = patiently(|| store.get(&name)).await;
+                object.map(|object| (name, object))
+            }
+        });
+        let mut objects: Vec<_> = stream::iter(gets).buffer_unordered(READS).try_collect().await?;
+        objects.sort_unstable();
+        for (number, (name, object)) in objects.into_iter().enumerate() {
             let wanted = manifest::name(partition, number as u64);
-            if *name != wanted {
+            if name != wanted {
                 self.finding(format!("{wanted} is not there, {name} is"));
                 break;
             }
-            let Some(object) = self.store.get(name).await? else { continue };
+            let Some(object) = object else { continue };
             match Entry::decode(&object) {
                 Ok(entry) if entry.incarnation == place.source.incarnation().to_string() => entries.push(entry),
                 Ok(entry) => {
@@ -189,7 +205,7 @@ impl Audit {
         for (number, entry) in entries.into_iter().enumerate() {
             // The last one is gone only when the entry is complete.
             if let Some(name) = entry.retried {
-                if number < newest || self.store.get(&name).await?.is_none() {
+                if number < newest || patiently(|| self.store.get(&name)).await?.is_none() {
                     retried.insert(name);
                 } else {
                     continue;
@@ -213,23 +229,35 @@ impl Audit {
         let mut offsets = RoaringTreemap::new();
         let mut lines: HashMap<String, u64> = HashMap::new();
         let mut rows_missing = 0;
+        let (mut parts, mut wholes) = (Vec::new(), Vec::new());
         for Expected { file, is_newest } in paths.iter().filter_map(|path| expected.get(path)) {
-            let Some(size) = there.get(&file.path) else {
-                if !is_newest || file.last < place.floor.0 {
+            match there.get(&file.path) {
+                Some(size) if file.path.ends_with(".parquet") => parts.push((file.clone(), *size)),
+                Some(size) => wholes.push((file.clone(), *size)),
+                None if !is_newest || file.last < place.floor.0 => {
                     rows_missing += file.rows;
                     self.finding(format!("{} is missing: {} rows of partition {partition}", file.path, file.rows));
                 }
-                continue;
-            };
-            let (rows, found) = if file.errors {
-                self.error_file(file).await?
-            } else if file.path.ends_with(".parquet") {
-                self.parquet_file(file, *size).await?
-            } else {
-                let counted = self.lines_file(file).await?;
-                lines.insert(file.path.clone(), counted);
-                (counted, Vec::new())
-            };
+                None => {}
+            }
+        }
+        let store = self.store.clone();
+        let read = |(file, size): (EntryFile, u64)| {
+            let store = store.clone();
+            async move {
+                let read = patiently(|| read_file(&store, &file, size)).await;
+                (file, size, read)
+            }
+        };
+        // What is read as a whole may be large: one at a time.
+        let mut reads =
+            stream::iter(parts).map(read).buffer_unordered(READS).chain(stream::iter(wholes).map(read).buffered(1));
+        while let Some((file, size, read)) = reads.next().await {
+            let Read { rows, offsets: found, findings } = read?;
+            findings.into_iter().for_each(|text| self.finding(text));
+            if !file.errors && !file.path.ends_with(".parquet") {
+                lines.insert(file.path.clone(), rows);
+            }
             if rows != file.rows {
                 let intended = file.rows;
                 self.finding(format!("{} has {rows} rows, the manifest says {intended}", file.path));
@@ -262,87 +290,6 @@ impl Audit {
             self.finding(format!("offset {max} of partition {partition} has landed, and the log ends before it"));
         }
         self.log(place, offsets, expected, paths, lines, rows_missing).await
-    }
-
-    async fn whole(&self, name: &str) -> Result<Bytes, LakeError> {
-        Ok(self.store.get(name).await?.unwrap_or_default())
-    }
-
-    async fn error_file(&mut self, file: &EntryFile) -> Result<(u64, Vec<Range<u64>>), LakeError> {
-        let object = self.whole(&file.path).await?;
-        let (mut rows, mut found) = (0, Vec::new());
-        for line in serde_json::Deserializer::from_slice(&object).into_iter::<ErrorLine>() {
-            match line {
-                Ok(line) => {
-                    rows += if line.is_gap() { 0 } else { line.records() };
-                    found.push(line.offset..line.offset + line.records());
-                    if line.reason.is_empty() {
-                        self.finding(format!("{}: offset {} is there without a reason", file.path, line.offset));
-                    }
-                }
-                Err(error) => {
-                    self.finding(format!("{} does not decode: {error}", file.path));
-                    break;
-                }
-            }
-        }
-        Ok((rows, found))
-    }
-
-    async fn lines_file(&mut self, file: &EntryFile) -> Result<u64, LakeError> {
-        let (object, name) = (self.whole(&file.path).await?, file.path.clone());
-        let counted = blocking(move || -> std::io::Result<u64> {
-            let mut reader = BufReader::with_capacity(256 << 10, line_reader(&name, &object)?);
-            let mut lines = 0;
-            loop {
-                let buffer = reader.fill_buf()?;
-                if buffer.is_empty() {
-                    return Ok(lines);
-                }
-                lines += memchr::memchr_iter(b'\n', buffer).count() as u64;
-                let length = buffer.len();
-                reader.consume(length);
-            }
-        });
-        match counted.await? {
-            Ok(lines) => Ok(lines),
-            Err(error) => {
-                self.finding(format!("{} cannot be read: {error}", file.path));
-                Ok(0)
-            }
-        }
-    }
-
-    /// The offsets in a Parquet file, without reading anything else of it.
-    async fn parquet_file(&mut self, file: &EntryFile, size: u64) -> Result<(u64, Vec<Range<u64>>), LakeError> {
-        let read = match self.store.parquet_metadata(&file.path, size).await? {
-            Err(why) => Err(why),
-            Ok(metadata) => {
-                let mut segments = Vec::new();
-                let columns = metadata.file_metadata().schema_descr();
-                let column = (0..columns.num_columns()).find(|at| columns.column(*at).name() == own_columns()[1]);
-                for group in metadata.row_groups() {
-                    let Some(column) = column else { break };
-                    let (start, length) = group.column(column).byte_range();
-                    let bytes = self.store.get_range(&file.path, start..start + length).await?;
-                    segments.push((start, bytes));
-                }
-                match column {
-                    None => Err("it has no column of offsets".to_owned()),
-                    Some(column) => {
-                        let segments = Segments { size, segments };
-                        blocking(move || offsets(segments, metadata, column).map_err(|error| error.to_string())).await?
-                    }
-                }
-            }
-        };
-        match read {
-            Ok((rows, offsets)) => Ok((rows, offsets)),
-            Err(why) => {
-                self.finding(format!("{} cannot be read: {why}", file.path));
-                Ok((0, Vec::new()))
-            }
-        }
     }
 
     /// What the log still has, against what has landed.
@@ -386,6 +333,107 @@ impl Audit {
             self.finding(text);
         }
         Ok(())
+    }
+}
+
+/// What was read of a file.
+#[derive(Default)]
+struct Read {
+    rows: u64,
+    /// The offsets that it names; those of NDJSON rows are not in it.
+    offsets: Vec<Range<u64>>,
+    findings: Vec<String>,
+}
+
+impl Read {
+    /// Of a file that cannot be read.
+    fn failed(file: &EntryFile, why: &dyn std::fmt::Display) -> Read {
+        Read { findings: vec![format!("{} cannot be read: {why}", file.path)], ..Read::default() }
+    }
+}
+
+async fn read_file(store: &Store, file: &EntryFile, size: u64) -> Result<Read, LakeError> {
+    if file.path.ends_with(".parquet") {
+        return parquet_file(store, file, size).await;
+    }
+    let object = store.get(&file.path).await?.unwrap_or_default();
+    if file.errors { Ok(error_file(file, &object)) } else { lines_file(file, object).await }
+}
+
+fn error_file(file: &EntryFile, object: &[u8]) -> Read {
+    let mut read = Read::default();
+    for line in serde_json::Deserializer::from_slice(object).into_iter::<ErrorLine>() {
+        match line {
+            Ok(line) => {
+                read.rows += if line.is_gap() { 0 } else { line.records() };
+                read.offsets.push(line.offset..line.offset + line.records());
+                if line.reason.is_empty() {
+                    let text = format!("{}: offset {} is there without a reason", file.path, line.offset);
+                    read.findings.push(text);
+                }
+            }
+            Err(error) => {
+                read.findings.push(format!("{} does not decode: {error}", file.path));
+                break;
+            }
+        }
+    }
+    read
+}
+
+async fn lines_file(file: &EntryFile, object: Bytes) -> Result<Read, LakeError> {
+    let name = file.path.clone();
+    let counted = blocking(move || -> std::io::Result<u64> {
+        let mut reader = BufReader::with_capacity(256 << 10, line_reader(&name, &object)?);
+        let mut lines = 0;
+        loop {
+            let buffer = reader.fill_buf()?;
+            if buffer.is_empty() {
+                return Ok(lines);
+            }
+            lines += memchr::memchr_iter(b'\n', buffer).count() as u64;
+            let length = buffer.len();
+            reader.consume(length);
+        }
+    });
+    Ok(match counted.await? {
+        Ok(rows) => Read { rows, ..Read::default() },
+        Err(error) => Read::failed(file, &error),
+    })
+}
+
+/// The offsets in a Parquet file, without reading anything else of it.
+async fn parquet_file(store: &Store, file: &EntryFile, size: u64) -> Result<Read, LakeError> {
+    let metadata = match store.parquet_metadata(&file.path, size).await? {
+        Ok(metadata) => metadata,
+        Err(why) => return Ok(Read::failed(file, &why)),
+    };
+    let columns = metadata.file_metadata().schema_descr();
+    let column = (0..columns.num_columns()).find(|at| columns.column(*at).name() == own_columns()[1]);
+    let Some(column) = column else { return Ok(Read::failed(file, &"it has no column of offsets")) };
+    let mut segments = Vec::new();
+    for group in metadata.row_groups() {
+        let (start, length) = group.column(column).byte_range();
+        segments.push((start, store.get_range(&file.path, start..start + length).await?));
+    }
+    let segments = Segments { size, segments };
+    Ok(match blocking(move || offsets(segments, metadata, column)).await? {
+        Ok((rows, offsets)) => Read { rows, offsets, ..Read::default() },
+        Err(error) => Read::failed(file, &error),
+    })
+}
+
+/// Asks again while the store does not answer: an audit asks so often that one of its requests fails for sure where some do.
+async fn patiently<T, F: Future<Output = Result<T, LakeError>>>(ask: impl Fn() -> F) -> Result<T, LakeError> {
+    let mut failures = 0;
+    loop {
+        match ask().await {
+            Err(LakeError::Unavailable { .. }) if failures < FAILURES_MAX => {
+                failures += 1;
+                tokio::time::sleep(plan::backoff(failures)).await;
+            }
+            done => return done,
+        }
     }
 }
 
