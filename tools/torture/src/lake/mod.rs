@@ -10,7 +10,7 @@ mod records;
 mod store;
 
 pub use layout::Layout;
-pub use producers::{Producers, Sent};
+pub use producers::{Pace, Producers, Sent};
 pub use read::{Findings, Landed, Truth, read_back, truth};
 pub use records::Maker;
-pub use store::LakeStore;
+pub use store::{Asked, LakeStore, Reading};

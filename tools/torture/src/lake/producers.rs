@@ -21,6 +21,9 @@ const DELIVERY_TIMEOUT: Duration = Duration::from_secs(120);
 const WINDOW: usize = 2_000;
 const BURST: std::ops::RangeInclusive<u64> = 1..=24;
 const PAUSE_US: std::ops::RangeInclusive<u64> = 1_000..=60_000;
+/// So many times longer are pauses while somebody waits for what takes longer the more there is: an audit under load would never
+/// catch up with its own files.
+const TRICKLE: u32 = 60;
 
 /// What became of the records.
 #[derive(Debug, Clone, Default)]
@@ -31,10 +34,18 @@ pub struct Sent {
     pub unknown: u64,
 }
 
+/// How fast producers work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    Full,
+    Trickle,
+    Stop,
+}
+
 /// Producers at work.
 pub struct Producers {
     tasks: JoinSet<Result<(), Failure>>,
-    stop: watch::Sender<bool>,
+    pace: watch::Sender<Pace>,
     sent: watch::Sender<Sent>,
 }
 
@@ -47,7 +58,7 @@ impl Producers {
         maker: &Maker,
         seeded: &Seeded,
     ) -> Result<Self, Failure> {
-        let (stop, stopped) = watch::channel(false);
+        let (pace, paced) = watch::channel(Pace::Full);
         let sent = watch::Sender::new(Sent::default());
         let mut tasks = JoinSet::new();
         for number in 1..=count {
@@ -59,9 +70,14 @@ impl Producers {
             let build = || client.producer(stream).delivery_timeout(DELIVERY_TIMEOUT).build();
             let producer = patiently("a producer cannot be built", build).await?;
             let (maker, seeded) = (maker.clone(), seeded.fork(u64::from(number)));
-            tasks.spawn(work(producer, number, maker, seeded, stopped.clone(), sent.clone()));
+            tasks.spawn(work(producer, number, maker, seeded, paced.clone(), sent.clone()));
         }
-        Ok(Self { tasks, stop, sent })
+        Ok(Self { tasks, pace, sent })
+    }
+
+    /// From now on.
+    pub fn set_pace(&self, pace: Pace) {
+        self.pace.send_replace(pace);
     }
 
     /// How many records were acknowledged so far.
@@ -96,7 +112,7 @@ impl Producers {
 
     /// Stops sending, and waits until every record has its outcome.
     pub async fn stop(mut self) -> Result<Sent, Failure> {
-        self.stop.send_replace(true);
+        self.set_pace(Pace::Stop);
         while let Some(ended) = self.tasks.join_next().await {
             outcome(ended)?;
         }
@@ -109,12 +125,16 @@ async fn work(
     number: u32,
     maker: Maker,
     mut seeded: Seeded,
-    stop: watch::Receiver<bool>,
+    mut pace: watch::Receiver<Pace>,
     sent: watch::Sender<Sent>,
 ) -> Result<(), Failure> {
     let failed = |error: &dyn std::fmt::Display| Failure::run(format!("producer p{number} cannot go on: {error}"));
     let (mut counter, mut pending) = (0, VecDeque::new());
-    while !*stop.borrow() {
+    loop {
+        let now = *pace.borrow_and_update();
+        if now == Pace::Stop {
+            break;
+        }
         for _ in 0..seeded.of(BURST) {
             let id = ValueId::new(number, counter);
             counter += 1;
@@ -123,7 +143,12 @@ async fn work(
             pending.push_back((id, delivery));
         }
         settle(&mut pending, WINDOW, &sent).await?;
-        tokio::time::sleep(Duration::from_micros(seeded.of(PAUSE_US))).await;
+        let pause = Duration::from_micros(seeded.of(PAUSE_US)) * if now == Pace::Full { 1 } else { TRICKLE };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            // None is left who could change it only when the run ends.
+            _ = pace.changed() => {}
+        }
     }
     // A failure is in its record's outcome.
     let _ = producer.flush().await;

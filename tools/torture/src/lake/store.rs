@@ -12,11 +12,34 @@ const PREFIX: &str = "lakes/one";
 const OPERATIONS: [Operation; 5] =
     [Operation::Put, Operation::Get, Operation::Head, Operation::List, Operation::Delete];
 
+/// Faults at random.
+#[derive(Debug, Clone, Copy)]
+pub struct Faults {
+    seed: u64,
+    per_mille: u16,
+}
+
+/// What the lake does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    Little,
+    All,
+}
+
+/// Requests, and those of them to which a fault happened.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Asked {
+    pub requests: u64,
+    pub faulty: u64,
+    pub puts: u64,
+    pub faulty_puts: u64,
+}
+
 /// A store.
 #[derive(Debug)]
 pub enum LakeStore {
     Directory(PathBuf),
-    S3(Server),
+    S3(Server, Faults),
 }
 
 impl LakeStore {
@@ -30,17 +53,28 @@ impl LakeStore {
         let settings = Settings { buckets: vec![BUCKET.into()], ..Settings::default() };
         let server = Server::start(settings).await;
         let server = server.map_err(|error| Failure::CannotBegin(format!("the S3 server does not start: {error}")))?;
-        if faults_per_mille > 0 {
-            server.faults().set_chaos(Some(Chaos::everywhere(seed, faults_per_mille)));
-        }
-        Ok(Self::S3(server))
+        let store = Self::S3(server, Faults { seed, per_mille: faults_per_mille });
+        store.faults_while(Reading::Little);
+        Ok(store)
+    }
+
+    /// What fails from now on: while everything is read, only a quarter as many of the requests that read an object. There are
+    /// thousands of them then, each of which would only be made again.
+    pub fn faults_while(&self, reading: Reading) {
+        let Self::S3(server, Faults { seed, per_mille }) = self else { return };
+        let chaos = Chaos::everywhere(*seed, *per_mille);
+        let chaos = match reading {
+            Reading::Little => chaos,
+            Reading::All => chaos.on(Operation::Get, per_mille / 4),
+        };
+        server.faults().set_chaos(Some(chaos));
     }
 
     /// As a lake's URL.
     pub fn url(&self) -> String {
         match self {
             Self::Directory(path) => format!("file://{}", path.display()),
-            Self::S3(_) => format!("s3://{BUCKET}/{PREFIX}"),
+            Self::S3(..) => format!("s3://{BUCKET}/{PREFIX}"),
         }
     }
 
@@ -48,17 +82,21 @@ impl LakeStore {
     pub fn environment(&self) -> Vec<(String, String)> {
         match self {
             Self::Directory(_) => Vec::new(),
-            Self::S3(server) => server.environment().map(|(name, value)| (name.to_owned(), value)).to_vec(),
+            Self::S3(server, _) => server.environment().map(|(name, value)| (name.to_owned(), value)).to_vec(),
         }
     }
 
-    /// Requests, and those of them to which a fault happened.
-    pub fn requests(&self) -> (u64, u64) {
-        let Self::S3(server) = self else { return (0, 0) };
-        OPERATIONS
-            .iter()
-            .map(|operation| server.faults().tally(*operation))
-            .fold((0, 0), |(requests, faulty), tally| (requests + tally.requests, faulty + tally.faulty))
+    /// What was asked of it, and how much of that failed.
+    pub fn asked(&self) -> Asked {
+        let Self::S3(server, _) = self else { return Asked::default() };
+        let tally = |operation| server.faults().tally(operation);
+        let tallies = OPERATIONS.map(tally);
+        Asked {
+            requests: tallies.iter().map(|tally| tally.requests).sum(),
+            faulty: tallies.iter().map(|tally| tally.faulty).sum(),
+            puts: tally(Operation::Put).requests,
+            faulty_puts: tally(Operation::Put).faulty,
+        }
     }
 
     /// The names of all that is there, under the lake's URL, in order. Blocks.
@@ -71,7 +109,7 @@ impl LakeStore {
                 names.sort();
                 Ok(names)
             }
-            Self::S3(server) => {
+            Self::S3(server, _) => {
                 let prefix = format!("{PREFIX}/");
                 let names = server.store().list(BUCKET, &prefix).into_iter();
                 Ok(names.filter_map(|key| key.strip_prefix(&prefix).map(str::to_owned)).collect())
@@ -84,7 +122,7 @@ impl LakeStore {
         let failed = |why: &dyn std::fmt::Display| Failure::run(format!("{name} was there and cannot be read: {why}"));
         match self {
             Self::Directory(root) => std::fs::read(root.join(name)).map_err(|error| failed(&error)),
-            Self::S3(server) => {
+            Self::S3(server, _) => {
                 let object = server.store().get(BUCKET, &format!("{PREFIX}/{name}"));
                 object.map(|object| object.body.to_vec()).ok_or_else(|| failed(&"it is gone"))
             }
@@ -96,7 +134,7 @@ impl LakeStore {
         let failed = |why: &dyn std::fmt::Display| Failure::run(format!("{name} cannot be deleted: {why}"));
         match self {
             Self::Directory(root) => std::fs::remove_file(root.join(name)).map_err(|error| failed(&error)),
-            Self::S3(server) => {
+            Self::S3(server, _) => {
                 let deleted = server.store().delete(BUCKET, &format!("{PREFIX}/{name}"));
                 deleted.map(drop).map_err(|error| failed(&error))
             }

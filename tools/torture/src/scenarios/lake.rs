@@ -2,7 +2,8 @@
 //!
 //! Files are small and their directories change often, so that there is always a round under way: an intent, a manifest entry,
 //! puts, a checkpoint. A cycle: load for 50 to 900 ms, then one of `kill`'s; in three of ten cycles the next server is killed
-//! as well, in its first 400 ms, in which it takes up what it finds. Then the audit must say complete, while the load goes on.
+//! as well, in its first 400 ms, in which it takes up what it finds. Then the audit must say complete, while a trickle
+//! of load goes on.
 //! Every tenth cycle, and in the end, everything up to then is flushed, and read and judged here without the lake's help.
 //! The store is a directory, or an S3 server in this process, of which a share of all requests fails in a dozen ways.
 
@@ -18,7 +19,9 @@ use tokio::time::Instant;
 
 use crate::cli::{self, LakeStoreKind};
 use crate::failure::Failure;
-use crate::lake::{Findings, LakeStore, Landed, Layout, Maker, Producers, Sent, Truth, read_back, truth};
+use crate::lake::{
+    Findings, LakeStore, Landed, Layout, Maker, Pace, Producers, Reading, Sent, Truth, read_back, truth,
+};
 use crate::load::{HARNESS, Lives, PATIENCE, patiently};
 use crate::report::{Tally, grouped};
 use crate::run_dir::RunDir;
@@ -140,6 +143,7 @@ impl Torture<'_> {
                 tokio::time::sleep(Duration::from_millis(self.killer.seeded.of(TAKING_UP_MS))).await;
                 server = self.killer.kill_and_start(server, &address.address).await?;
             }
+            producers.set_pace(Pace::Trickle);
             complete(&self.audit(&address).await?)?;
             self.audits += 1;
             self.killer.tally.cycles = cycle;
@@ -156,6 +160,7 @@ impl Torture<'_> {
                 complete(&self.audit(&address).await?)?;
                 self.audits += 1;
             }
+            producers.set_pace(Pace::Full);
         }
         producers.next_ack().await?;
         let sent = producers.stop().await?;
@@ -211,7 +216,9 @@ impl Torture<'_> {
     /// What an audit says, once the lake has its store and that answers.
     async fn audit(&self, address: &LocalServer) -> Result<LakeAudit, Failure> {
         let client = connect(address).await?;
+        self.store.faults_while(Reading::All);
         let audit = lasting("the lake cannot be audited", || client.audit_lake(LAKE, AUDIT_TIME)).await?;
+        self.store.faults_while(Reading::Little);
         client.close().await;
         Ok(audit)
     }
