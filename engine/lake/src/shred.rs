@@ -632,6 +632,10 @@ mod tests {
     fn is_text_of(landed: &Value, sent: &Value) -> bool {
         match (landed, sent) {
             (Value::String(text), sent) if *text == sent.to_string() => true,
+            // A float column has taken an integer that is the same.
+            (Value::Number(landed), Value::Number(sent)) => {
+                landed.as_f64().map(|float| float as i128) == sent.as_i64().map(i128::from)
+            }
             (Value::Array(landed), Value::Array(sent)) => {
                 landed.len() == sent.len()
                     && landed
