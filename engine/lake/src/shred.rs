@@ -320,9 +320,7 @@ impl Column {
             }
             (Values::Int(values), TokenKind::Integer) => push_some(values, raw.parse().ok()),
             (Values::Int32(values), TokenKind::Integer) => push_some(values, raw.parse().ok()),
-            (Values::Float(values), TokenKind::Integer) => {
-                push_some(values, raw.parse().map_or_else(|_| exact_float(raw), exact_float_of))
-            }
+            (Values::Float(values), TokenKind::Integer) => push_some(values, raw.parse().ok().and_then(exact_float_of)),
             (Values::Float(values), TokenKind::Float) => push_some(values, exact_float(raw)),
             (Values::Time(values, any_zone), TokenKind::Plain) => {
                 let text = &raw[1..raw.len() - 1];
