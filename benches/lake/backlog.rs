@@ -111,7 +111,8 @@ impl Backlog {
         rustix::fs::sync();
         let watch = Stopwatch::start();
         runtime.block_on(async {
-            let sources = self.partitions.iter().map(|source| Arc::new(Arc::clone(source)) as Arc<dyn Source>).collect();
+            let sources =
+                self.partitions.iter().map(|source| Arc::new(Arc::clone(source)) as Arc<dyn Source>).collect();
             // A new lake each time: what the partitions know of another is not this one's.
             let sink = Sink::start(LakeId(number + 1), config, "flights", sources, settings)?;
             sink.flush(TIMEOUT).await?;
@@ -153,7 +154,8 @@ impl Drop for Backlog {
 /// `RssAnon` of this process, in bytes.
 fn anonymous_bytes() -> Result<u64, Error> {
     let status = fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).ok_or("no RssAnon in /proc/self/status")?;
+    let line =
+        status.lines().find_map(|line| line.strip_prefix("RssAnon:")).ok_or("no RssAnon in /proc/self/status")?;
     let kib: u64 = line.trim().trim_end_matches("kB").trim_end().parse()?;
     Ok(kib << 10)
 }

@@ -35,7 +35,10 @@ use flights::Flights;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
+/// Directories whose files are all open at once, in each partition.
 const SLOTS: usize = 200;
+/// Enough for each directory in each partition: what is measured is not how files are closed to make room.
+const OPEN_FILES: u32 = 1_024;
 const PRODUCE_TIME: Duration = Duration::from_secs(3);
 
 fn main() -> Result<(), Error> {
@@ -84,11 +87,11 @@ fn landing(settings: &Settings, flights: &Flights, dir: &Path) -> Result<Vec<Row
     let layout = format!("carrier={{carrier}}/date={{event_time:{}}}", flights.format());
     // A round that nobody counts: pages are touched, the allocator has grown.
     bare::flat(flights, dir)?;
-    backlog.land(dir, "", 256)?;
+    backlog.land(dir, "", OPEN_FILES)?;
     for round in 0..settings.rounds {
         let pair = |is_flat: bool| -> Result<(Cost, Cost), Error> {
             let bare = || if is_flat { bare::flat(flights, dir) } else { bare::by_directory(flights, dir) };
-            let land = || backlog.land(dir, if is_flat { "" } else { &layout }, 256);
+            let land = || backlog.land(dir, if is_flat { "" } else { &layout }, OPEN_FILES);
             Ok(if round % 2 == 0 {
                 let bare = bare()?;
                 (bare, land()?)
@@ -109,7 +112,7 @@ fn landing(settings: &Settings, flights: &Flights, dir: &Path) -> Result<Vec<Row
 
 fn memory(flights: &Flights, dir: &Path) -> Result<String, Error> {
     let backlog = Backlog::fill(&dir.join("slots"), flights, Some(SLOTS))?;
-    let (before, peak) = backlog.land_watched(dir, "slot={slot}", 256)?;
+    let (before, peak) = backlog.land_watched(dir, "slot={slot}", OPEN_FILES)?;
     let mib = |bytes: u64| bytes >> 20;
     Ok(format!(
         "memory: {} MiB of RssAnon at the peak, {} MiB before, with {SLOTS} directories open in each of {} partitions",

@@ -74,7 +74,8 @@ class DuckDB:
 
     def summary(self, table):
         # Once, since a relation reads its files for each question.
-        table = table.query("lake", "create or replace temp table landed as from lake") or self.db.table("landed")
+        table.create("landed")
+        table = self.db.table("landed")
         month = "strftime(make_timestamp(epoch_us(event_time)), '%Y-%m')"
         if str(table.types[table.columns.index("event_time")]) == "VARCHAR":
             month = "event_time[:7]"
