@@ -1,9 +1,9 @@
-"""How fast DuckDB, pyarrow and polars turn a file of NDJSON into Parquet (zstd 1), on one core and on all: a measure for lakes.
+"""How fast DuckDB, pyarrow and polars turn a file of NDJSON into Parquet (zstd 1): a measure for lakes.
 
     venv/bin/python tools/readers/speed.py flights.ndjson [--times 3]
 
-Prints MB of JSON for each second of CPU, and by the clock, the best of some rounds. Compare with `cargo bench --bench lake`,
-which lands the same lines. None of these is durable, divides by directory or keeps where a record came from.
+Prints MB of JSON for each second of CPU, and by the clock, on one core and on all, the best of some rounds. Compare with
+`cargo bench --bench lake`, which lands the same lines. None of these is durable, divides by directory or keeps where a record came from.
 """
 
 import argparse
@@ -31,7 +31,9 @@ def with_pyarrow(source, target, threads):
     import pyarrow.parquet as pq
 
     pa.set_cpu_count(threads)
-    table = pyarrow.json.read_json(source, read_options=pyarrow.json.ReadOptions(use_threads=threads > 1, block_size=8 << 20))
+    table = pyarrow.json.read_json(
+        source, read_options=pyarrow.json.ReadOptions(use_threads=threads > 1, block_size=8 << 20)
+    )
     pq.write_table(table, target, compression="zstd", compression_level=1, row_group_size=ROW_GROUP_ROWS)
 
 
@@ -68,8 +70,18 @@ def main():
     with tempfile.TemporaryDirectory() as work:
         for threads in sorted({1, os.cpu_count()}):
             for name in CONVERTERS:
-                command = [sys.executable, __file__, "--child", name, str(arguments.data), f"{work}/out.parquet", str(threads)]
-                runs = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(arguments.times)]
+                command = [
+                    sys.executable,
+                    __file__,
+                    "--child",
+                    name,
+                    str(arguments.data),
+                    f"{work}/out.parquet",
+                    str(threads),
+                ]
+                runs = [
+                    subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(arguments.times)
+                ]
                 cpu, clock, size = map(min, zip(*(map(float, run.stdout.split()) for run in runs)))
                 rates = f"{megabytes / cpu:.0f} MB/s of a core, {megabytes / clock:.0f} MB/s by the clock"
                 print(f"  {name:8} {threads} thread(s): {rates}, {size / 1e6:.1f} MB of Parquet", flush=True)
