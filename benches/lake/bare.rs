@@ -1,4 +1,4 @@
-//! The ceiling: lines of JSON through arrow-json into Parquet, and nothing else. One thread; it knows its schema.
+//! The ceiling: lines of JSON through arrow-json into the same Parquet, and nothing else. One thread; it knows its schema.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -6,13 +6,14 @@ use std::io::{BufRead, BufWriter};
 use std::path::Path;
 use std::sync::Arc;
 
+use arrow_array::{Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow_json::ReaderBuilder;
 use arrow_json::reader::Decoder;
-use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow_schema::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 use memchr::memmem::Finder;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
-use parquet::basic::{Compression, ZstdLevel};
+use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
 use crate::Error;
@@ -44,6 +45,29 @@ fn schema() -> SchemaRef {
     ]))
 }
 
+/// With the columns that a lake adds: what had no column, and where a record comes from.
+fn written() -> SchemaRef {
+    let mut fields: Vec<FieldRef> = schema().fields().iter().cloned().collect();
+    let time = DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into()));
+    fields.push(Arc::new(Field::new("_rest", DataType::Utf8, true)));
+    fields.push(Arc::new(Field::new("_partition", DataType::Int32, false)));
+    fields.push(Arc::new(Field::new("_offset", DataType::Int64, false)));
+    fields.push(Arc::new(Field::new("_timestamp", time, true)));
+    Arc::new(Schema::new(fields))
+}
+
+/// A batch with those columns.
+fn complete(batch: &RecordBatch, first: usize) -> Result<RecordBatch, Error> {
+    let rows = batch.num_rows();
+    let mut columns = batch.columns().to_vec();
+    columns.push(Arc::new(StringArray::new_null(rows)));
+    columns.push(Arc::new(Int32Array::from(vec![0; rows])));
+    columns.push(Arc::new((first as i64..(first + rows) as i64).collect::<Int64Array>()));
+    let times = TimestampMicrosecondArray::from_iter_values((0..rows).map(|_| 1_357_035_300_000_000));
+    columns.push(Arc::new(times.with_timezone("+00:00")));
+    Ok(RecordBatch::try_new(written(), columns)?)
+}
+
 /// A Parquet file with its decoder.
 struct Target {
     decoder: Decoder,
@@ -57,11 +81,16 @@ impl Target {
             .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
             .set_max_row_group_row_count(Some(1 << 20))
             .set_max_row_group_bytes(Some(64 << 20))
+            .set_column_dictionary_enabled("_partition".into(), false)
+            .set_column_dictionary_enabled("_offset".into(), false)
+            .set_column_dictionary_enabled("_timestamp".into(), false)
+            .set_column_encoding("_offset".into(), Encoding::DELTA_BINARY_PACKED)
+            .set_column_encoding("_timestamp".into(), Encoding::DELTA_BINARY_PACKED)
             .build();
         let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
         let file = BufWriter::with_capacity(256 << 10, File::create(path)?);
         let decoder = ReaderBuilder::new(schema()).with_batch_size(BATCH_ROWS).build_decoder()?;
-        Ok(Target { decoder, writer: ArrowWriter::try_new_with_options(file, schema(), options)?, rows: 0 })
+        Ok(Target { decoder, writer: ArrowWriter::try_new_with_options(file, written(), options)?, rows: 0 })
     }
 
     /// Takes bytes up to where a batch is full; how many.
@@ -75,8 +104,8 @@ impl Target {
 
     fn flush(&mut self) -> Result<(), Error> {
         if let Some(batch) = self.decoder.flush()? {
+            self.writer.write(&complete(&batch, self.rows)?)?;
             self.rows += batch.num_rows();
-            self.writer.write(&batch)?;
         }
         Ok(())
     }

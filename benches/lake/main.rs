@@ -12,8 +12,8 @@
 //! Beside them: the memory that landing in 200 directories takes, and how old the newest landed record is at 1,000 records a
 //! second and a roll of 10 s.
 //!
-//! The product does more than the bare program: it reads and checks the log, keeps four columns of its own (where each record
-//! comes from, and what had no column), and finds out the schema; both decode and encode the same values.
+//! Both decode and encode the same values, and both write the four columns that a lake adds (where each record comes from, and
+//! what had no column). The product does more: it reads and checks the log, and finds out the schema.
 //!
 //! `MILLSTREAM_FLIGHTS=FILE` (NDJSON, not compressed) lands that 20 times over (`MILLSTREAM_FLIGHTS_TIMES`); without it the
 //! committed sample is repeated. `MILLSTREAM_LAKE_SECONDS` (30) is how long freshness is watched. `MILLSTREAM_LAKE_ONLY=landing`,
