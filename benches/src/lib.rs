@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | `end_to_end` | durable produce, fetch and ack latency over QUIC, against the raw [`pipe`] |
 //! | `batch` | encoding, checking and decoding batches, against [`memory`] |
+//! | `lake` | landing a backlog, against a bare program that decodes the same JSON and writes the same Parquet; memory, freshness |
 //! | `queue` | nothing: prints what a queue's machine costs, in memory and by the second |
 //! | `ceilings` | nothing: prints the bare machine, [`disk`] and [`memory`] |
 //!

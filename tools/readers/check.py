@@ -3,10 +3,10 @@
     python -m venv venv && venv/bin/pip install -r tools/readers/requirements.txt
     venv/bin/python tools/readers/check.py --millstream target/release/millstream --data flights.ndjson.zst
 
-Two data sets. The flights (`--data`: NDJSON as in `tools/millstream/data`, or the same compressed with zstd), in four lakes:
-flat, by carrier and date, raw, NDJSON. Counts, sums, nulls and groups of what each reader sees must be those of the input, which
-plain Python computes; each (partition, offset) must be there once. And the odd records of `odd.py`, value by value.
-Ends with 1 and says what differs, or prints one line for each lake and reader.
+Two data sets. The flights (`--data`: NDJSON as in `tools/millstream/data`, or the same compressed with zstd), in four
+lakes: flat, by carrier and date, raw, NDJSON. Counts, sums, nulls and groups of what each reader sees must be those of
+the input, which plain Python computes; each (partition, offset) must be there once. And the odd records of `odd.py`,
+value by value. Ends with 1 and says what differs, or prints one line for each lake and reader.
 """
 
 import argparse
@@ -25,7 +25,11 @@ from server import Server
 
 LAYOUTS = [
     ("flat", "flat", []),
-    ("by-carrier-and-date", "hive", ["--layout", "carrier={carrier}/date={event_time:%Y-%m-%d}", "--open-files", "256"]),
+    (
+        "by-carrier-and-date",
+        "hive",
+        ["--layout", "carrier={carrier}/date={event_time:%Y-%m-%d}", "--open-files", "256"],
+    ),
     ("raw", "raw", ["--columns", "raw"]),
     ("ndjson", "lines", ["--format", "ndjson"]),
 ]
@@ -85,7 +89,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--millstream", required=True, type=pathlib.Path, help="the program")
     parser.add_argument("--data", required=True, type=pathlib.Path, help="flights.ndjson or flights.ndjson.zst")
-    parser.add_argument("--work", type=pathlib.Path, help="an empty directory to work in, which stays; else a temporary one")
+    parser.add_argument(
+        "--work", type=pathlib.Path, help="an empty directory to work in, which stays; else a temporary one"
+    )
     arguments = parser.parse_args()
     if arguments.work:
         arguments.work.mkdir(parents=True, exist_ok=True)

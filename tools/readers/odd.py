@@ -1,7 +1,8 @@
 """Records of every odd shape, seeded, landed inferred and declared, and compared value by value with what was sent.
 
-They come in four parts, and the lakes land each before the next is sent: a column is settled by the first file that has it, and
-what is odd later drifts from it. Some are not JSON at all, or no objects; those must be in `errors/`, byte for byte.
+They come in four parts, and the lakes land each before the next is sent: a column is settled by the first file that has
+it, and what is odd later drifts from it. Some are not JSON at all, or no objects; those must be in `errors/`, byte for
+byte.
 """
 
 import base64
@@ -10,14 +11,52 @@ import random
 import time
 
 from readers import READERS
-from values import Number, encode, fits, matches, parse, row_differs, type_text
+from values import Number, encode, fits, parse, row_differs, type_text
 
 SEED = 7
 PARTS = 4
 PART_RECORDS = 5_000
-PLACES = ["Zürich", "San José/CA", 'O\'Hare "1"', "100% sure", "東京 🗼", "a=b", "..", "_hidden", ".", "errors", "x\ty:z", " two ", "", None]
-TEXTS = ["plain", "", "tab\tand\nline", 'quo"te\\', "nul\u0000", "é ü 漢字", "👩‍🚀 flies", "\u2028", "null", "1.50", "{}"]
-BROKEN = [b'{"n":1,"cut', b"no JSON", b"\xff\xfe\x00 bytes", b"[1,2]", b"42", b'{"n":01}', b'{"n":"\\ud800"}', b"NaN", b'{"n":1}}', b"null"]
+PLACES = [
+    "Zürich",
+    "San José/CA",
+    'O\'Hare "1"',
+    "100% sure",
+    "東京 🗼",
+    "a=b",
+    "..",
+    "_hidden",
+    ".",
+    "errors",
+    "x\ty:z",
+    " two ",
+    "",
+    None,
+]
+TEXTS = [
+    "plain",
+    "",
+    "tab\tand\nline",
+    'quo"te\\',
+    "nul\u0000",
+    "é ü 漢字",
+    "👩‍🚀 flies",
+    "\u2028",
+    "null",
+    "1.50",
+    "{}",
+]
+BROKEN = [
+    b'{"n":1,"cut',
+    b"no JSON",
+    b"\xff\xfe\x00 bytes",
+    b"[1,2]",
+    b"42",
+    b'{"n":01}',
+    b'{"n":"\\ud800"}',
+    b"NaN",
+    b'{"n":1}}',
+    b"null",
+]
 
 DECLARED = {
     "n": "int64",
@@ -46,7 +85,7 @@ def record(rng, n, part):
     odd = part > 0 and rng.random() < 0.1
 
     def number(whole):
-        return Number(whole if rng.random() < 0.5 else f"{rng.randint(-10**6, 10**6)}.{rng.randint(1, 99):02}")
+        return Number(whole if rng.random() < 0.5 else f"{rng.randint(-(10**6), 10**6)}.{rng.randint(1, 99):02}")
 
     def maybe(value):
         return None if rng.random() < 0.1 else value
@@ -61,9 +100,13 @@ def record(rng, n, part):
         "place": rng.choice(PLACES),
         "at": maybe(at + rng.choice(["Z", ".5Z", ".123456Z", "+00:00"])),
         "day": maybe(at[:10]),
-        "to": maybe({"street": rng.choice(TEXTS), "zip": maybe("8000"), "geo": maybe({"lat": number("47"), "lon": number("8")})}),
+        "to": maybe(
+            {"street": rng.choice(TEXTS), "zip": maybe("8000"), "geo": maybe({"lat": number("47"), "lon": number("8")})}
+        ),
         "items": maybe([maybe(item()) for _ in range(rng.randint(0, 3))]),
-        "matrix": maybe([maybe([Number(rng.randint(0, 9)) for _ in range(rng.randint(0, 2))]) for _ in range(rng.randint(0, 2))]),
+        "matrix": maybe(
+            [maybe([Number(rng.randint(0, 9)) for _ in range(rng.randint(0, 2))]) for _ in range(rng.randint(0, 2))]
+        ),
         # Whole numbers that become fractions.
         "level": Number(rng.choice([rng.randint(-9, 9)] * 9 + [2**31, -(2**53)])) if part < 2 else number("3"),
         "weight": number("12"),
@@ -133,12 +176,16 @@ def compare(name, rows, errors, sent, broken, fit):
     wanted = {n for n, value in sent.items() if fit(value)}
     if len(by_number) != len(rows) or by_number.keys() != wanted:
         missing, more = sorted(wanted - by_number.keys()), sorted(by_number.keys() - wanted)
-        yield f"{name}: {len(rows)} rows; {len(missing)} are missing ({missing[:5]}), {len(more)} should not be there ({more[:5]})"
+        yield f"{name}: {len(missing)} rows are missing ({missing[:5]}), {len(more)} are too much ({more[:5]})"
     left = sorted(broken + [value for n, value in sent.items() if n not in wanted])
     if sorted(errors.values()) != left:
         yield f"{name}: {len(errors)} records in errors/ are not the {len(left)} that were to be rejected"
     for n, row in by_number.items():
-        differs = row_differs({key: row[key] for key in row if key not in ("p", "y")}, sent[n].decode()) if n in sent else None
+        differs = (
+            row_differs({key: row[key] for key in row if key not in ("p", "y")}, sent[n].decode())
+            if n in sent
+            else None
+        )
         if differs:
             yield f"{name}: record {n}: {differs}"
 
@@ -157,7 +204,8 @@ def directories(name, rows, sent):
         fields = dict(reversed(parse(sent[row["n"]].decode())))
         place, year = fields.get("place") or None, (fields.get("at") or "")[:4] or None
         if (row["p"], row["y"]) != (place, year):
-            yield f"{name}: record {row['n']}: in the directory of {row['p']!r}, {row['y']!r}; sent were {place!r}, {year!r}"
+            found = f"{row['p']!r}, {row['y']!r}"
+            yield f"{name}: record {row['n']}: in the directory of {found}; sent were {place!r}, {year!r}"
 
 
 def say(what, count, began, differs):
@@ -210,7 +258,9 @@ def check(server):
         for make in READERS:
             reader, began = make(), time.monotonic()
             rows = reader.rows(declared)
-            found += say(reader.name, len(rows), began, list(compare(reader.name, rows, rejected(declared), sent, broken, fit)))
+            found += say(
+                reader.name, len(rows), began, list(compare(reader.name, rows, rejected(declared), sent, broken, fit))
+            )
         return found
 
     print("declared:")

@@ -1,7 +1,7 @@
 """Three readers of landed files, each with its own Parquet and JSON decoder: DuckDB, pyarrow, polars.
 
-Each has the same methods. They are given a lake's directory and read only data files: what the lake writes under `errors/` and
-`_millstream/` is left out by the globs, as a user would.
+Each has the same methods. They are given a lake's directory and read only data files: what the lake writes under
+`errors/` and `_millstream/` is left out by the globs, as a user would.
 
 - `summary(table)`: what was landed of the flights, in figures (see `check.py`), over what one of these returns:
 - `flat(directory)`, `hive(directory)`, `raw(directory)`, `lines(directory)`: the flights of each layout;
@@ -74,7 +74,8 @@ class DuckDB:
 
     def summary(self, table):
         # Once, since a relation reads its files for each question.
-        table = table.query("lake", "create or replace temp table landed as from lake") or self.db.table("landed")
+        table.create("landed")
+        table = self.db.table("landed")
         month = "strftime(make_timestamp(epoch_us(event_time)), '%Y-%m')"
         if str(table.types[table.columns.index("event_time")]) == "VARCHAR":
             month = "event_time[:7]"
@@ -117,7 +118,9 @@ class PyArrow:
                 if schema.get_field_index(field.name) < 0:
                     schema = schema.append(field)
         base = str(directory)
-        return ds.dataset(found, schema=schema, format="parquet", partitioning=partitioning, partition_base_dir=base).to_table()
+        return ds.dataset(
+            found, schema=schema, format="parquet", partitioning=partitioning, partition_base_dir=base
+        ).to_table()
 
     def flat(self, directory):
         return self.parquet(directory, False)

@@ -6,7 +6,6 @@ import subprocess
 import time
 
 
-
 class Server:
     """`millstream serve` on a free port of this machine; ends with the `with` block.
 

@@ -1,7 +1,8 @@
 """Whether what a reader sees in a row is what was sent: JSON on one side, a reader's values on the other.
 
-Numbers of JSON are kept as their text (`Number`): what float64 cannot hold must be found exactly, not nearly. The rules are
-those that the lake documents: a field's value is in its column or, as it was sent, in the JSON object of the column `_rest`.
+Numbers of JSON are kept as their text (`Number`): what float64 cannot hold must be found exactly, not nearly. The rules
+are those that the lake documents: a field's value is in its column or, as it was sent, in the JSON object of the column
+`_rest`.
 """
 
 import datetime
@@ -61,7 +62,7 @@ def column(row, name):
 
 
 def column_name(row, name):
-    """The column of that field: it has its name, unless one of the lake, or one that differs only in case, has that already."""
+    """Which column a field has: that of its name, unless the lake, or a name that differs only in case, has that."""
     stem = name or "_empty"
     names = [stem, *(f"{stem}_{number}" for number in range(2, 6))]
     return next((name for name in names if name in row and name not in OWN), None)
@@ -121,7 +122,9 @@ def fits(kind, value):
         return type(value) is str
     if kind in ("timestamp", "date"):
         try:
-            return type(value) is str and bool(getattr(datetime, {"timestamp": "datetime"}.get(kind, kind)).fromisoformat(value))
+            return type(value) is str and bool(
+                getattr(datetime, {"timestamp": "datetime"}.get(kind, kind)).fromisoformat(value)
+            )
         except ValueError:
             return False
     if not isinstance(value, Number):

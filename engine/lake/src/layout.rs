@@ -124,6 +124,12 @@ impl Layout {
         paths.collect()
     }
 
+    /// Whether a record's JSON has a say.
+    pub fn reads_json(&self) -> bool {
+        let reads = |part: &Part| matches!(part, Part::Value(_) | Part::Time(Clock::Field(_), ..));
+        self.segments.iter().flatten().any(reads)
+    }
+
     /// Writes a record's directory to `out`, which is emptied; no `/` at either end.
     pub fn render(&mut self, json: Option<&Json<'_>>, timestamp: Timestamp, arrival: Timestamp, out: &mut String) {
         out.clear();

@@ -2,10 +2,13 @@
 
 /// Every decimal of so many digits survives the way through float64 and back.
 const DIGITS_SAFE: usize = 15;
+/// No float64 needs more digits than that to be told from the others.
+const DIGITS_MAX: usize = 17;
 
-/// The float64 that denotes the same number as this JSON number, if there is one that prints as it.
+/// The float64 that this JSON number is the text of, if there is one: it prints as it, in as few digits as tell it from other
+/// floats or rounded to as many digits as the text has (printers differ in the last of 17 digits).
 ///
-/// `0.1` has one: the float64 nearest to it, which prints as `0.1`. `0.1234567890123456789` and `1e400` have none.
+/// `0.1` has one. `0.1234567890123456789`, `0.12345678901234567` and `1e400` have none: they would come back as another number.
 pub(crate) fn exact_float(text: &str) -> Option<f64> {
     let value: f64 = text.parse().ok()?;
     if !value.is_finite() {
@@ -14,14 +17,19 @@ pub(crate) fn exact_float(text: &str) -> Option<f64> {
     let digits = text.bytes().take_while(|byte| !matches!(byte, b'e' | b'E')).filter(u8::is_ascii_digit).count();
     // Subnormals have fewer digits than that, and none is left of what underflows to zero.
     let is_safe = digits <= DIGITS_SAFE && (value.is_normal() || is_zero(text));
-    (is_safe || Decimal::parse(text)? == Decimal::parse(&format!("{value:e}"))?).then_some(value)
+    (is_safe || prints_as(value, text)).then_some(value)
 }
 
-/// The float64 of an integer, if it has exactly that value.
+fn prints_as(value: f64, text: &str) -> bool {
+    let Some(decimal) = Decimal::parse(text) else { return false };
+    let is = |printed: String| Decimal::parse(&printed).as_ref() == Some(&decimal);
+    let digits = decimal.digits.len();
+    is(format!("{value:e}")) || (1..=DIGITS_MAX).contains(&digits) && is(format!("{value:.*e}", digits - 1))
+}
+
+/// The float64 of an integer up to where floats are integers one by one: ±2⁵³.
 pub(crate) fn exact_float_of(value: i64) -> Option<f64> {
-    let float = value as f64;
-    // 2⁶³ as a float is beyond i64, and the cast back would saturate to i64::MAX, which is not it.
-    (float < 9_223_372_036_854_775_808.0 && float as i64 == value).then_some(float)
+    (value.unsigned_abs() <= 1 << 53).then_some(value as f64)
 }
 
 fn is_zero(text: &str) -> bool {
@@ -86,9 +94,8 @@ mod tests {
         {
             assert!(exact_float(other).is_none(), "{other}");
         }
-        assert_eq!(exact_float_of(1 << 60), Some((1_u64 << 60) as f64));
-        assert_eq!((exact_float_of((1 << 53) + 1), exact_float_of(i64::MAX)), (None, None));
-        assert_eq!(exact_float_of(i64::MIN), Some(i64::MIN as f64));
+        assert_eq!(exact_float_of(1 << 53), Some(9_007_199_254_740_992.0));
+        assert_eq!((exact_float_of((1 << 53) + 1), exact_float_of(i64::MIN)), (None, None));
     }
 
     #[test]

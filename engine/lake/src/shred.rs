@@ -320,9 +320,7 @@ impl Column {
             }
             (Values::Int(values), TokenKind::Integer) => push_some(values, raw.parse().ok()),
             (Values::Int32(values), TokenKind::Integer) => push_some(values, raw.parse().ok()),
-            (Values::Float(values), TokenKind::Integer) => {
-                push_some(values, raw.parse().map_or_else(|_| exact_float(raw), exact_float_of))
-            }
+            (Values::Float(values), TokenKind::Integer) => push_some(values, raw.parse().ok().and_then(exact_float_of)),
             (Values::Float(values), TokenKind::Float) => push_some(values, exact_float(raw)),
             (Values::Time(values, any_zone), TokenKind::Plain) => {
                 let text = &raw[1..raw.len() - 1];
@@ -632,6 +630,10 @@ mod tests {
     fn is_text_of(landed: &Value, sent: &Value) -> bool {
         match (landed, sent) {
             (Value::String(text), sent) if *text == sent.to_string() => true,
+            // A float column has taken an integer that is the same.
+            (Value::Number(landed), Value::Number(sent)) => {
+                landed.as_f64().map(|float| float as i128) == sent.as_i64().map(i128::from)
+            }
             (Value::Array(landed), Value::Array(sent)) => {
                 landed.len() == sent.len()
                     && landed

@@ -7,7 +7,7 @@
 //! | --- | --- |
 //! | `true`, `false` | bool |
 //! | integers within 64 bits | int64 |
-//! | fractions, exponents; or these and integers | float64 |
+//! | fractions, exponents; or these and integers | float64; integers beyond ±2⁵³ among them go to `_rest` |
 //! | strings that are all strict RFC 3339 in UTC, to the microsecond | timestamp(µs, UTC) |
 //! | other strings | utf8 |
 //! | arrays | list; of objects: list of structs |

@@ -354,7 +354,7 @@ impl Intake {
         size: usize,
     ) -> Result<Taken, BuildError> {
         let is_raw = self.context.is_raw();
-        let json = if is_raw && self.layout.fields().is_empty() {
+        let json = if is_raw && !self.layout.reads_json() {
             None
         } else {
             match object(parser, row.value) {
