@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use crate::cli::{self, LakeStoreKind};
 use crate::failure::Failure;
 use crate::lake::{
-    Findings, LakeStore, Landed, Layout, Maker, Pace, Producers, Reading, Sent, Truth, read_back, truth,
+    Asked, Findings, LakeStore, Landed, Layout, Maker, Pace, Producers, Reading, Sent, Truth, read_back, truth,
 };
 use crate::load::{HARNESS, Lives, PATIENCE, patiently};
 use crate::report::{Tally, grouped};
@@ -58,7 +58,7 @@ pub struct Report {
     tally: Tally,
     judged: Judged,
     audits: u64,
-    requests: (u64, u64),
+    asked: Asked,
     again: String,
     seed: u64,
     kept: Option<PathBuf>,
@@ -116,7 +116,7 @@ pub async fn run(mut options: cli::Lake) -> Result<Report, Failure> {
     if kept.is_some() {
         dir.keep();
     }
-    Ok(Report { tally, judged, audits, requests: store.requests(), again: options.again(), seed, kept })
+    Ok(Report { tally, judged, audits, asked: store.asked(), again: options.again(), seed, kept })
 }
 
 struct Torture<'a> {
@@ -327,9 +327,10 @@ impl fmt::Display for Report {
         if *audited > 0 {
             write!(f, "the last one with {} findings, ", grouped(*audited))?;
         }
-        let (requests, faulty) = self.requests;
+        let Asked { requests, faulty, puts, faulty_puts } = self.asked;
         if requests > 0 {
-            write!(f, "{} faults injected in {} requests; ", grouped(faulty), grouped(requests))?;
+            write!(f, "{} faults injected in {} requests, ", grouped(faulty), grouped(requests))?;
+            write!(f, "{} of them in {} puts; ", grouped(faulty_puts), grouped(puts))?;
         }
         write!(f, "{}, seed {}", tally.kills_told(), self.seed)?;
         if let Some(kept) = &self.kept {
