@@ -209,6 +209,27 @@ async fn hundreds_of_files_under_chaos_and_kills_hold_every_record_once() {
     assert!(files > 300 && faults > 200, "{files} files, {faults} faults");
 }
 
+/// An audit asks so often that some request fails for sure, where one in five does and no client tries again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_audit_gets_through_where_reads_fail() {
+    for format in FORMATS {
+        let (server, mut feed) = (server().await, Feed::new(2));
+        let sink = feed.start(&client_of(&server, 0), format, &Machine::immortal());
+        for _ in 0..4 {
+            (0..2).for_each(|partition| feed.append(partition, 5));
+            sink.flush(TIMEOUT).await.expect("it lands");
+        }
+        let chaos = READS.into_iter().fold(Chaos::new(1), |chaos, operation| chaos.on(operation, 200));
+        server.faults().set_chaos(Some(chaos.late(Duration::from_millis(20))));
+        let audit = sink.audit(TIMEOUT).await.expect("it gets through");
+        assert!(audit.complete, "{:?}", audit.named);
+        assert_eq!(audit.rows + audit.rejected, 40);
+        let faulty: u64 = READS.into_iter().map(|operation| server.faults().tally(operation).faulty).sum();
+        assert!(faulty > 0, "something failed");
+        sink.stop().await;
+    }
+}
+
 /// The judge of these runs, judged: it sees a file that is missing, and one that is there twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_missing_and_a_repeated_file_are_noticed() {
