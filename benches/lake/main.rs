@@ -6,8 +6,8 @@
 //! | landing, CPU | a backlog of flights, in 4 partitions of the log, into Parquet in a local lake; MB of JSON for each second of CPU | [`bare`]: the same lines from the page cache, through arrow-json (its schema given) into Parquet, zstd 1, row groups of 1 Mi rows or 64 MiB |
 //! | landing, wall | the same by the clock; the product reads one partition a core of two | the same, on one core |
 //! | by directory | by carrier and month (the sample: and day) | a decoder and a writer for each directory |
-//! | produce | 260-byte records into another stream, while a lake catches up | without that lake |
-//! | ack p99 | the same at 5,000 records a second | without that lake |
+//! | produce | 260-byte records into another stream, while lakes catch up | without them |
+//! | ack p99 | the same at 5,000 records a second | without them |
 //!
 //! Beside them: the memory that landing in 200 directories takes, and how old the newest landed record is at 1,000 records a
 //! second and a roll of 10 s.
@@ -123,9 +123,9 @@ fn memory(flights: &Flights, dir: &Path) -> Result<String, Error> {
 }
 
 fn produce(settings: &Settings, flights: &Flights, dir: &Path) -> Result<Vec<Row>, Error> {
-    let mut rate = Row::new("produce while a lake catches up / without", "1/s", Better::Higher, None);
-    let mut p50 = Row::new("ack p50 at 5,000/s while it does / without", "µs", Better::Lower, None);
-    let mut p99 = Row::new("ack p99 at 5,000/s while it does / without", "µs", Better::Lower, None);
+    let mut rate = Row::new("produce while lakes catch up / without", "1/s", Better::Higher, None);
+    let mut p50 = Row::new("ack p50 at 5,000/s while they do / without", "µs", Better::Lower, None);
+    let mut p99 = Row::new("ack p99 at 5,000/s while they do / without", "µs", Better::Lower, None);
     let live = live::Live::start(&dir.join("live"))?;
     live.fill("backlog", flights)?;
     live.produce(PRODUCE_TIME, None)?;

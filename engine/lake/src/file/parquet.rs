@@ -15,7 +15,7 @@ use millstream_protocol::{Offset, Timestamp};
 use parking_lot::Mutex;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
-use parquet::basic::{Compression, ZstdLevel};
+use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
@@ -23,7 +23,7 @@ use parquet::file::properties::WriterProperties;
 use super::spool::{Spool, SpoolWriter};
 use super::{BuildError, FileContext, Pushed, Row};
 use crate::json::{Json, Parser};
-use crate::schema::{LakeSchema, Schema};
+use crate::schema::{LakeSchema, OFFSET, PARTITION, Schema, TIMESTAMP};
 use crate::shred::{Shredded, Shredder};
 
 /// Bytes of JSON from which a file learns its schema.
@@ -58,6 +58,12 @@ impl Writer {
             .set_compression(compression)
             .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
             .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
+            // Where records come from is nearly a sequence: a dictionary of it is the more expensive and the larger way.
+            .set_column_dictionary_enabled(PARTITION.into(), false)
+            .set_column_dictionary_enabled(OFFSET.into(), false)
+            .set_column_dictionary_enabled(TIMESTAMP.into(), false)
+            .set_column_encoding(OFFSET.into(), Encoding::DELTA_BINARY_PACKED)
+            .set_column_encoding(TIMESTAMP.into(), Encoding::DELTA_BINARY_PACKED)
             .set_created_by(format!("millstream {}", env!("CARGO_PKG_VERSION")))
             .build();
         // Every type here says by itself what it is; readers need no Arrow schema beside it.

@@ -11,9 +11,10 @@ use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
 use super::Schema;
 use super::kind::{Kind, Node};
 
-const PARTITION: &str = "_partition";
-const OFFSET: &str = "_offset";
-const TIMESTAMP: &str = "_timestamp";
+/// The lake's own columns of places: partition, offset, timestamp.
+pub(crate) const PARTITION: &str = "_partition";
+pub(crate) const OFFSET: &str = "_offset";
+pub(crate) const TIMESTAMP: &str = "_timestamp";
 const REST: &str = "_rest";
 
 /// The names of the lake's own columns: partition, offset, timestamp, what has no column.

@@ -40,7 +40,7 @@ mod declared;
 mod kind;
 mod stored;
 
-pub(crate) use columns::{Columns, UTC, field_id, own_columns, raw_schema, type_name};
+pub(crate) use columns::{Columns, OFFSET, PARTITION, TIMESTAMP, UTC, field_id, own_columns, raw_schema, type_name};
 pub(crate) use declared::check_loosens;
 pub use declared::{SchemaError, parse_declared};
 pub(crate) use kind::DEPTH_MAX;
