@@ -423,7 +423,8 @@ async fn parquet_file(store: &Store, file: &EntryFile, size: u64) -> Result<Read
     })
 }
 
-/// Asks again while the store does not answer: an audit asks so often that one of its requests fails for sure where some do.
+/// Asks again while the store does not answer: an audit asks so often that one of its requests fails for sure where
+/// some do.
 async fn patiently<T, F: Future<Output = Result<T, LakeError>>>(ask: impl Fn() -> F) -> Result<T, LakeError> {
     let mut failures = 0;
     loop {

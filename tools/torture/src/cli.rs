@@ -179,7 +179,7 @@ pub struct Lake {
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub partitions: u32,
     /// Of a thousand requests to S3 so many fail
-    #[arg(long, value_name = "PER_MILLE", default_value_t = 100, value_parser = clap::value_parser!(u16).range(0..=500))]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(0..=500))]
     pub faults: u16,
     /// A canary: deletes a landed file behind the lake's back before the last look; the run must then FAIL
     #[arg(long)]
@@ -296,8 +296,8 @@ impl Lake {
         let canary = if *forget { " --forget" } else { "" };
         let seed = self.run.seed();
         format!(
-            "millstream-torture lake --cycles {cycles} --seed {seed} --store {store} --format {format} --layout \"{layout}\" \
-             --producers {producers} --partitions {partitions} --faults {faults}{canary}"
+            "millstream-torture lake --cycles {cycles} --seed {seed} --store {store} --format {format} \
+             --layout \"{layout}\" --producers {producers} --partitions {partitions} --faults {faults}{canary}"
         )
     }
 }

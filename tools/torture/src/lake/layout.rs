@@ -1,7 +1,7 @@
 //! Which directory a record belongs to, worked out here and not by the lake's own code.
 //!
-//! Only as much of the template's language as the records of this torture have a use for: `{c}`, `{ts:FORMAT}` with `%Y %m %d
-//! %H %M %F`, and what is to stand as it is.
+//! Only as much of the template's language as the records of this torture have a use for: `{c}`, `{ts:FORMAT}` with `%Y
+//! %m %d %H %M %F`, and what is to stand as it is.
 
 use crate::failure::Failure;
 

@@ -1,7 +1,7 @@
 //! A lake under torture: what its producers send, where it lands, and whether all of that is there when others read it.
 //!
-//! Everything about a record follows from its number: its bytes, its time, whether it can land, its directory. So a row, found
-//! anywhere, is judged without knowing who sent it when.
+//! Everything about a record follows from its number: its bytes, its time, whether it can land, its directory. So a
+//! row, found anywhere, is judged without knowing who sent it when.
 
 mod layout;
 mod producers;

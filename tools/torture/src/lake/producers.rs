@@ -21,8 +21,8 @@ const DELIVERY_TIMEOUT: Duration = Duration::from_secs(120);
 const WINDOW: usize = 2_000;
 const BURST: std::ops::RangeInclusive<u64> = 1..=24;
 const PAUSE_US: std::ops::RangeInclusive<u64> = 1_000..=60_000;
-/// So many times longer are pauses while somebody waits for what takes longer the more there is: an audit under load would never
-/// catch up with its own files.
+/// So many times longer are pauses while somebody waits for what takes longer the more there is: an audit under load
+/// would never catch up with its own files.
 const TRICKLE: u32 = 60;
 
 /// What became of the records.

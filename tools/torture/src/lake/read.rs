@@ -1,9 +1,9 @@
-//! Reads all that has landed, and holds it against the log and what producers know: without the manifest, the audit and the
-//! lake's positions.
+//! Reads all that has landed, and holds it against the log and what producers know: without the manifest, the audit and
+//! the lake's positions.
 //!
-//! Each offset of each partition must be there once, as a row or in the error prefix as its record demands, with the record that
-//! the log has there, in the directory that the record belongs to. NDJSON rows name no offset: there the record's number, which
-//! stands once in the log, leads to it.
+//! Each offset of each partition must be there once, as a row or in the error prefix as its record demands, with the
+//! record that the log has there, in the directory that the record belongs to. NDJSON rows name no offset: there the
+//! record's number, which stands once in the log, leads to it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, BufReader, Write};

@@ -1,8 +1,8 @@
 //! The records: made of their numbers, so that whoever finds one knows all that it must be.
 //!
-//! A producer stays with one `c` for some records, and its time goes on by a day every few thousand; some records come days
-//! late. Of a hundred some cannot land (no JSON, no object, no value at all), and the field `x` drifts through types that no
-//! column holds together.
+//! A producer stays with one `c` for some records, and its time goes on by a day every few thousand; some records come
+//! days late. Of a hundred some cannot land (no JSON, no object, no value at all), and the field `x` drifts through
+//! types that no column holds together.
 
 use bytes::Bytes;
 use millstream_check::seeded::Seeded;

@@ -58,8 +58,8 @@ impl LakeStore {
         Ok(store)
     }
 
-    /// What fails from now on: while everything is read, only a quarter as many of the requests that read an object. There are
-    /// thousands of them then, each of which would only be made again.
+    /// What fails from now on: while everything is read, only a quarter as many of the requests that read an object.
+    /// There are thousands of them then, each of which would only be made again.
     pub fn faults_while(&self, reading: Reading) {
         let Self::S3(server, Faults { seed, per_mille }) = self else { return };
         let chaos = Chaos::everywhere(*seed, *per_mille);

@@ -1,11 +1,11 @@
 //! Kills the server again and again while a lake lands what producers write; each record lands once, where it belongs.
 //!
-//! Files are small and their directories change often, so that there is always a round under way: an intent, a manifest entry,
-//! puts, a checkpoint. A cycle: load for 50 to 900 ms, then one of `kill`'s; in three of ten cycles the next server is killed
-//! as well, in its first 400 ms, in which it takes up what it finds. Then the audit must say complete, while a trickle
-//! of load goes on.
-//! Every tenth cycle, and in the end, everything up to then is flushed, and read and judged here without the lake's help.
-//! The store is a directory, or an S3 server in this process, of which a share of all requests fails in a dozen ways.
+//! Files are small and their directories change often, so that there is always a round under way: an intent, a manifest
+//! entry, puts, a checkpoint. A cycle: load for 50 to 900 ms, then one of `kill`'s; in three of ten cycles the next
+//! server is killed as well, in its first 400 ms, in which it takes up what it finds. Then the audit must say complete,
+//! while a trickle of load goes on. Every tenth cycle, and in the end, everything up to then is flushed, and read and
+//! judged here without the lake's help. The store is a directory, or an S3 server in this process, of which a share of
+//! all requests fails in a dozen ways.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -84,7 +84,8 @@ impl Judged {
 /// Runs it and judges it.
 ///
 /// # Errors
-/// It could not begin; or an audit before the last was not complete, or the server or a client did what ends a run at once.
+/// It could not begin; or an audit before the last was not complete, or the server or a client did what ends a run at
+/// once.
 pub async fn run(mut options: cli::Lake) -> Result<Report, Failure> {
     options.run.settle_seed();
     let layout = Layout::parse(&options.layout)?;
