@@ -24,6 +24,12 @@ impl Budget {
         }
     }
 
+    /// Whether enough was given back after it was exceeded: a quarter of the limit is free, so that it is not exceeded again
+    /// at once.
+    pub(crate) fn is_relieved(&self) -> bool {
+        self.used.load(Ordering::Relaxed) <= self.limit / 4 * 3
+    }
+
     /// Whether more is held than should be.
     pub(crate) fn is_exceeded(&self) -> bool {
         self.used.load(Ordering::Relaxed) > self.limit

@@ -1,7 +1,8 @@
 //! Parquet with columns: rows through the shredder in chunks, row groups bounded in memory, the intent in the footer.
 //!
-//! A file begins by gathering: its first rows are kept as they are and observed, up to [`GATHER_BYTES`]. Then what they
-//! taught goes into the lake's schema, which is settled, and is the file's from there on. A later row that would widen it
+//! A file begins by gathering: its first rows are kept as they are and observed, up to [`GATHER_BYTES`], or only up to
+//! [`GATHER_KNOWN_BYTES`] while there is nothing new in them. Then what they taught goes into the lake's schema, which is settled,
+//! and is the file's from there on. A later row that would widen it
 //! is not taken ([`Pushed::Drifts`]): it begins the next file, which gathers again. So a schema widens between files only, and
 //! what is new at the beginning of a file is in its columns from the first row on.
 
@@ -28,6 +29,8 @@ use crate::shred::{Shredded, Shredder};
 
 /// Bytes of JSON from which a file learns its schema.
 const GATHER_BYTES: usize = 4 << 20;
+/// The same while the lake's files have columns for all that came: gathered rows are parsed twice, and held as JSON.
+const GATHER_KNOWN_BYTES: usize = 64 << 10;
 /// Values that go into a record batch at once, where the columns are few: rows × leaf columns.
 const CHUNK_VALUES: usize = 1 << 17;
 const CHUNK_ROWS: usize = 8_192;
@@ -128,6 +131,8 @@ enum Stage {
 #[derive(Default)]
 struct Gathered {
     schema: Schema,
+    /// Whether there was something that no file of the lake has yet.
+    is_new: bool,
     bytes: Vec<u8>,
     rows: Vec<(Offset, Timestamp, usize)>,
 }
@@ -144,8 +149,11 @@ struct Writing {
 impl ParquetFile {
     /// One that finds its schema in its first rows, beside what the lake knows already.
     pub fn gathering(context: &FileContext) -> ParquetFile {
-        let schema = context.schema.lock().seen().clone();
-        Self::new(context, Stage::Gathering(Gathered { schema, ..Gathered::default() }))
+        let (schema, is_new) = {
+            let known = context.schema.lock();
+            (known.seen().clone(), known.has_news())
+        };
+        Self::new(context, Stage::Gathering(Gathered { schema, is_new, ..Gathered::default() }))
     }
 
     /// One of that schema.
@@ -177,11 +185,13 @@ impl ParquetFile {
         match &mut self.stage {
             Stage::Gathering(gathered) => {
                 if gathered.schema.observe(json) {
+                    gathered.is_new = true;
                     self.lake_schema.lock().note(&gathered.schema);
                 }
                 gathered.bytes.extend_from_slice(row.value.unwrap_or_default());
                 gathered.rows.push((row.offset, row.timestamp, gathered.bytes.len()));
-                if gathered.bytes.len() >= GATHER_BYTES {
+                let enough = if gathered.is_new { GATHER_BYTES } else { GATHER_KNOWN_BYTES };
+                if gathered.bytes.len() >= enough {
                     self.settle()?;
                 }
                 Ok(Pushed::Taken)

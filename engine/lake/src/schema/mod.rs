@@ -81,6 +81,11 @@ impl LakeSchema {
         &self.seen
     }
 
+    /// Whether something was seen that no file has, or there is no file yet.
+    pub fn has_news(&self) -> bool {
+        self.settled.fields.is_empty() || self.seen != self.settled
+    }
+
     /// A file that gathers has seen this.
     pub fn note(&mut self, observed: &Schema) {
         self.seen.widen(observed);

@@ -484,21 +484,23 @@ impl Intake {
         }
     }
 
-    /// Gives back the memory of the file that holds most.
+    /// Gives back the memory of the files that hold most, until enough is free.
     fn shrink(&mut self) -> Result<(), BuildError> {
         let budget = Arc::clone(&self.limits.budget);
-        let files: Vec<&mut OpenFile> = match &mut self.target {
+        let mut files: Vec<&mut OpenFile> = match &mut self.target {
             Target::Directories(files) => files.values_mut().collect(),
             Target::Intents(files) => files.values_mut().flatten().collect(),
         };
-        let Some(file) = files.into_iter().max_by_key(|file| file.memory) else { return Ok(()) };
-        if file.memory < SHRINK_BYTES {
-            return Ok(());
-        }
-        if let Content::Data(encoder) = &mut file.content {
-            encoder.shrink()?;
-            let memory = encoder.memory();
-            budget.change(std::mem::replace(&mut file.memory, memory), memory);
+        files.sort_unstable_by_key(|file| std::cmp::Reverse(file.memory));
+        for file in files.into_iter().take_while(|file| file.memory >= SHRINK_BYTES) {
+            if let Content::Data(encoder) = &mut file.content {
+                encoder.shrink()?;
+                let memory = encoder.memory();
+                budget.change(std::mem::replace(&mut file.memory, memory), memory);
+            }
+            if budget.is_relieved() {
+                break;
+            }
         }
         Ok(())
     }
