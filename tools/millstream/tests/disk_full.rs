@@ -54,7 +54,10 @@ fn fill(path: &Path) -> u64 {
 fn a_full_disk_refuses_records_and_nothing_else_and_loses_nothing() {
     let place = Place::new();
     let Some(small) = Small::mount(&place) else { return };
+    // What somebody deletes at the end: beyond what the server's last writes went below the watermark.
+    let ballast = small.path().join("ballast");
     let server = place.serve();
+    std::fs::write(&ballast, vec![1; 8 << 20]).expect("written");
     place.sh("stream create keep --partitions 3").ok();
     place.sh("stream create spare --partitions 1").ok();
     place.sh_with("produce spare", lines(4_000, 3).as_bytes()).ok();
@@ -87,6 +90,7 @@ fn a_full_disk_refuses_records_and_nothing_else_and_loses_nothing() {
     place.sh("stream delete spare --yes").ok();
 
     std::fs::remove_file(&filler).expect("removed");
+    std::fs::remove_file(&ballast).expect("removed");
     place.sh("stream delete-before keep 0 100000000").exits(30);
     place.sh("stream create again").ok();
     place.sh_with("produce again --delivery-timeout 20s", lines(100, 3).as_bytes()).ok();
