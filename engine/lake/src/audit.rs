@@ -19,6 +19,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use millstream_protocol::Offset;
 use millstream_protocol::frame::control::{LakeAudit, LakeConfig, LakeFormat};
+use millstream_protocol::limits::LAKE_FINDINGS_MAX;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::errors::ParquetError;
@@ -34,8 +35,6 @@ use crate::store::Store;
 use crate::walk::{Item, walk_chunk};
 use crate::{LakeError, Source, plan};
 
-/// So many findings are put into words.
-const NAMED_MAX: usize = 100;
 /// An audit that finds something while the lake goes on looks again.
 const ATTEMPTS: usize = 3;
 /// So many objects of which little is read are read at once.
@@ -102,7 +101,7 @@ impl Audit {
 
     fn finding(&mut self, text: String) {
         self.found.findings += 1;
-        if self.found.named.len() < NAMED_MAX {
+        if self.found.named.len() < LAKE_FINDINGS_MAX {
             self.found.named.push(text);
         }
     }

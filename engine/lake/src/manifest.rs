@@ -114,7 +114,7 @@ impl Entry {
             entry: state.entry,
             writer: writer.to_owned(),
             start: state.start.0,
-            floor: state.floor.0,
+            floor: state.landed.floor.0,
             retried: round.retried.clone(),
             files: files.collect(),
             schemas,

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use millstream_protocol::frame::control::{LakeColumn, LakeColumns, LakeConfig, LakeFormat, LakePreview};
+use millstream_protocol::limits::LAKE_PREVIEW_PATHS_MAX;
 use millstream_protocol::{Offset, PartitionId};
 
 use crate::file::{extension, object};
@@ -15,8 +16,6 @@ use crate::schema::{Columns, Schema, parse_declared, raw_schema};
 use crate::shred::{Shredded, Shredder};
 use crate::walk::{Item, walk_chunk};
 use crate::{LakeError, Source, plan};
-
-const PATHS_MAX: usize = 20;
 
 /// What the newest records showed.
 struct Seen {
@@ -81,7 +80,7 @@ pub(crate) fn preview(
     };
     let columns = schema.map(|schema| columns(&schema)).unwrap_or_default().into_iter();
     let extension = extension(config.format, config.compression);
-    let paths = seen.directories.iter().take(PATHS_MAX).map(|(directory, (partition, first, last))| {
+    let paths = seen.directories.iter().take(LAKE_PREVIEW_PATHS_MAX).map(|(directory, (partition, first, last))| {
         plan::file_name(directory, *partition, *first, *last, if directory == ERRORS { "ndjson" } else { extension })
     });
     Ok(LakePreview {

@@ -56,6 +56,34 @@ pub struct Round {
     pub retried: Option<String>,
 }
 
+/// What of a partition is in files.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Landed {
+    /// Everything below is.
+    pub floor: Offset,
+    /// By directory, what of it is although it lies above the floor: everything below this offset.
+    pub above: BTreeMap<String, Offset>,
+}
+
+impl Landed {
+    /// Everything below `floor`.
+    pub fn below(floor: Offset) -> Self {
+        Self { floor, above: BTreeMap::new() }
+    }
+
+    /// Whether a record of that directory is.
+    pub fn has(&self, directory: &str, offset: Offset) -> bool {
+        offset < self.floor || self.above.get(directory).is_some_and(|landed| offset < *landed)
+    }
+
+    /// Raises the floor; what lies above it no more is forgotten.
+    pub fn raise(&mut self, floor: Offset) {
+        self.floor = self.floor.max(floor);
+        let floor = self.floor;
+        self.above.retain(|_, end| *end > floor);
+    }
+}
+
 /// A lake's state in one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LakeState {
@@ -63,10 +91,8 @@ pub struct LakeState {
     pub incarnation: Incarnation,
     /// Where the lake began.
     pub start: Offset,
-    /// Everything below is in files.
-    pub floor: Offset,
-    /// By directory, what of it is in files although it lies above the floor: everything below this offset.
-    pub above: BTreeMap<String, Offset>,
+    /// What is in files.
+    pub landed: Landed,
     /// The number of the next manifest entry.
     pub entry: u64,
     /// Files put.
@@ -173,8 +199,7 @@ impl LakeState {
         Self {
             incarnation,
             start,
-            floor: start,
-            above: BTreeMap::new(),
+            landed: Landed::below(start),
             entry: 0,
             files: 0,
             rows: 0,
@@ -188,10 +213,10 @@ impl LakeState {
 
     /// The end of all that has landed or is decided.
     pub fn decided_end(&self) -> Offset {
-        let above = self.above.values().copied().max().unwrap_or_default();
+        let above = self.landed.above.values().copied().max().unwrap_or_default();
         let from_log = self.round.iter().filter(|round| round.retried.is_none());
         let intents = from_log.flat_map(|round| &round.intents).map(|intent| intent.last.next()).max();
-        self.floor.max(above).max(intents.unwrap_or_default())
+        self.landed.floor.max(above).max(intents.unwrap_or_default())
     }
 
     /// The blob.
@@ -199,8 +224,8 @@ impl LakeState {
         let stored = StateV2 {
             incarnation: self.incarnation.0,
             start: self.start.0,
-            floor: self.floor.0,
-            above: self.above.iter().map(|(directory, end)| (directory.clone(), end.0)).collect(),
+            floor: self.landed.floor.0,
+            above: self.landed.above.iter().map(|(directory, end)| (directory.clone(), end.0)).collect(),
             entry: self.entry,
             files: self.files,
             rows: self.rows,
@@ -261,8 +286,10 @@ impl LakeState {
         Ok(Self {
             incarnation,
             start: Offset(stored.start),
-            floor: Offset(stored.floor),
-            above: stored.above.into_iter().map(|(directory, end)| (directory, Offset(end))).collect(),
+            landed: Landed {
+                floor: Offset(stored.floor),
+                above: stored.above.into_iter().map(|(directory, end)| (directory, Offset(end))).collect(),
+            },
             entry: stored.entry,
             files: stored.files,
             rows: stored.rows,
@@ -296,12 +323,12 @@ mod tests {
         let mut schema = Schema::default();
         schema.version = 4;
         let round = Round { intents: vec![intent], schemas: vec![schema], retried: None };
-        let above = BTreeMap::from([("a=2".to_owned(), Offset(70))]);
+        let landed = Landed { floor: Offset(40), above: BTreeMap::from([("a=2".to_owned(), Offset(70))]) };
         LakeState {
             files: 1,
             rows: 38,
             rejected: 2,
-            above,
+            landed,
             round: Some(round),
             ..LakeState::new(INCARNATION, Offset(40))
         }
@@ -326,7 +353,7 @@ mod tests {
         assert!(says(&blob, Incarnation(8)).contains("another life"));
         assert!(says(&blob[..blob.len() / 2], INCARNATION).contains("no valid archive"));
         let mut late = example();
-        late.floor = Offset(41);
+        late.landed.floor = Offset(41);
         assert!(says(&late.encode(), INCARNATION).contains("does not follow"));
         let mut unknown = example();
         unknown.round.as_mut().expect("a round").schemas.clear();

@@ -13,7 +13,6 @@ mod spool;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use millstream_protocol::frame::control::{LakeColumns, LakeCompression, LakeFormat};
 use millstream_protocol::{Epoch, Incarnation, LakeId, Offset, PartitionId, Timestamp};
 use parking_lot::Mutex;
@@ -225,9 +224,4 @@ pub(crate) fn object<'a>(parser: &'a mut Parser, value: Option<&'a [u8]>) -> Res
         TokenKind::Null => "null",
     };
     Err(NotARow::NotAnObject(other))
-}
-
-/// Reads a spool for its PUT.
-pub(crate) fn body(spool: &Spool) -> std::io::Result<Bytes> {
-    spool.read()
 }

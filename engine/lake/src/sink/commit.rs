@@ -9,7 +9,7 @@ use millstream_protocol::{Offset, Timestamp};
 use super::intake::ClosedFile;
 use super::lane::{Lane, Trouble, blocking};
 use super::shared::Context;
-use crate::file::{self, FileContext, Spool};
+use crate::file::{FileContext, Spool};
 use crate::judge::{Found, Verdict};
 use crate::manifest::{self, Entry};
 use crate::state::{Intent, LakeState, Round};
@@ -199,15 +199,13 @@ impl Lane {
                 }
             }
             if !is_retry {
-                let end = state.above.entry(intent.directory.clone()).or_default();
+                let end = state.landed.above.entry(intent.directory.clone()).or_default();
                 *end = (*end).max(intent.last.next());
             }
         }
-        state.floor = state.floor.max(pending.floor);
-        let floor = state.floor;
-        state.above.retain(|_, end| *end > floor);
+        state.landed.raise(pending.floor);
         self.write(context, state).await?;
-        self.source.set_hold(&context.key, Some(self.state.floor));
+        self.source.set_hold(&context.key, Some(self.state.landed.floor));
         let newest = pending.newest;
         // A flush that waits for this sees the success and no error of before at once.
         context.shared.update(self.index, |progress| {
@@ -266,7 +264,7 @@ async fn put(context: &Context, store: &Store, name: &str, spool: Arc<Spool>, pr
     let putting = async {
         let permit = context.settings.putting.acquire_many(permits).await;
         let _permit = permit.map_err(|_| Trouble::Stopped)?;
-        let body = blocking(move || file::body(&spool)).await?;
+        let body = blocking(move || spool.read()).await?;
         let body = body.map_err(|error| Trouble::Retry(format!("cannot read the spool: {error}")))?;
         settled(store.put(name, body, proof).await, name, |reason| LakeError::Foreign {
             object: store.object(name),

@@ -20,7 +20,7 @@ use crate::json::Parser;
 use crate::layout::{ERRORS, Layout};
 use crate::plan::{self, Due};
 use crate::schema::Schema;
-use crate::state::{Intent, LakeState, Round};
+use crate::state::{Intent, Landed, Round};
 use crate::walk::{Item, walk_chunk};
 
 /// A file's size and memory are looked at again after so many bytes of records, or rows.
@@ -229,7 +229,7 @@ impl Intake {
     pub fn read(
         &mut self,
         source: &dyn Source,
-        state: &LakeState,
+        landed: &Landed,
         clock: &dyn Clock,
         stop: &AtomicBool,
     ) -> Result<Step, BuildError> {
@@ -240,7 +240,7 @@ impl Intake {
                 break;
             }
             self.now = (clock.append_time(), Instant::now());
-            if let Err(error) = self.read_chunk(source, state, target)? {
+            if let Err(error) = self.read_chunk(source, landed, target)? {
                 return Ok(Step { caught_up: false, error: Some(error) });
             }
         }
@@ -260,10 +260,10 @@ impl Intake {
         let first = round.intents.iter().map(|intent| intent.first).min().unwrap_or_default();
         let end = round.intents.iter().map(|intent| intent.last.next()).max().unwrap_or_default();
         // Whatever has landed of this range is in files that this round does not have.
-        let state = LakeState::new(self.context.incarnation, first);
+        let landed = Landed::below(first);
         self.position = first;
         while self.position < end && !stop.load(Ordering::Relaxed) {
-            if let Err(error) = self.read_chunk(source, &state, end)? {
+            if let Err(error) = self.read_chunk(source, &landed, end)? {
                 return Ok(Err(error));
             }
         }
@@ -273,14 +273,14 @@ impl Intake {
     fn read_chunk(
         &mut self,
         source: &dyn Source,
-        state: &LakeState,
+        landed: &Landed,
         target: Offset,
     ) -> Result<Result<(), LogError>, BuildError> {
         let mut failed = None;
         let from = self.position;
         let walked = walk_chunk(source, from, target, &mut |item| {
             if failed.is_none() {
-                failed = self.item(item, state).err();
+                failed = self.item(item, landed).err();
             }
             let full = self.closed.len() >= CLOSED_MAX;
             if failed.is_some() || full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -292,7 +292,7 @@ impl Intake {
         Ok(walked.map(|next| self.position = self.position.max(next)))
     }
 
-    fn item(&mut self, item: Item<'_>, state: &LakeState) -> Result<(), BuildError> {
+    fn item(&mut self, item: Item<'_>, landed: &Landed) -> Result<(), BuildError> {
         match item {
             Item::Record { offset, appended, record } => {
                 self.newest_read = Some(appended);
@@ -303,12 +303,12 @@ impl Intake {
                     value: record.value,
                     headers: record.headers().collect(),
                 };
-                self.take(&row, appended, state)
+                self.take(&row, appended, landed)
             }
             Item::Broken { first, end, appended, reason, batch } => {
                 let partition = self.context.partition;
                 tracing::warn!(%partition, %first, %end, reason, "a stored batch goes to the lake's error file");
-                self.errors(first, end, appended, state, |file, first| {
+                self.errors(first, end, appended, landed, |file, first| {
                     file.broken(first, end, appended, &reason, &batch)
                 })
             }
@@ -317,7 +317,7 @@ impl Intake {
                 tracing::warn!(%partition, %first, %end, reason, "the lake goes on behind a gap");
                 self.lost_some = true;
                 let now = self.now.0;
-                self.errors(first, end, now, state, |file, first| file.lost(first, end, &reason))
+                self.errors(first, end, now, landed, |file, first| file.lost(first, end, &reason))
             }
             Item::Boundary { next } => {
                 self.position = next;
@@ -327,20 +327,20 @@ impl Intake {
     }
 
     /// Brings a record to its file; one that is no row into the error file.
-    fn take(&mut self, row: &Row<'_>, appended: Timestamp, state: &LakeState) -> Result<(), BuildError> {
-        match self.take_only(row, appended, state)? {
+    fn take(&mut self, row: &Row<'_>, appended: Timestamp, landed: &Landed) -> Result<(), BuildError> {
+        match self.take_only(row, appended, landed)? {
             Taken::Row | Taken::Elsewhere => Ok(()),
             Taken::Misfit(reason) => self
-                .errors(row.offset, row.offset.next(), appended, state, |file, _| file.record(row, appended, &reason)),
+                .errors(row.offset, row.offset.next(), appended, landed, |file, _| file.record(row, appended, &reason)),
         }
     }
 
     /// Brings a record to its file, or says why it is no row.
-    pub fn take_only(&mut self, row: &Row<'_>, appended: Timestamp, state: &LakeState) -> Result<Taken, BuildError> {
+    pub fn take_only(&mut self, row: &Row<'_>, appended: Timestamp, landed: &Landed) -> Result<Taken, BuildError> {
         let size = row.key.map_or(0, <[u8]>::len) + row.value.map_or(0, <[u8]>::len);
         self.read_bytes += size as u64;
         let mut parser = std::mem::take(&mut self.parser);
-        let taken = self.take_parsed(&mut parser, row, appended, state, size);
+        let taken = self.take_parsed(&mut parser, row, appended, landed, size);
         self.parser = parser;
         taken
     }
@@ -350,7 +350,7 @@ impl Intake {
         parser: &mut Parser,
         row: &Row<'_>,
         appended: Timestamp,
-        state: &LakeState,
+        landed: &Landed,
         size: usize,
     ) -> Result<Taken, BuildError> {
         let is_raw = self.context.is_raw();
@@ -365,7 +365,7 @@ impl Intake {
         };
         let mut directory = std::mem::take(&mut self.directory);
         self.layout.render(json.as_ref(), row.timestamp, appended, &mut directory);
-        let pushed = self.push(&directory, row, json.as_ref(), appended, state, size);
+        let pushed = self.push(&directory, row, json.as_ref(), appended, landed, size);
         self.directory = directory;
         pushed
     }
@@ -376,10 +376,10 @@ impl Intake {
         row: &Row<'_>,
         json: Option<&crate::json::Json<'_>>,
         appended: Timestamp,
-        state: &LakeState,
+        landed: &Landed,
         size: usize,
     ) -> Result<Taken, BuildError> {
-        if is_landed(state, directory, row.offset) {
+        if landed.has(directory, row.offset) {
             return Ok(Taken::Elsewhere);
         }
         self.writes += 1;
@@ -410,10 +410,10 @@ impl Intake {
         first: Offset,
         end: Offset,
         appended: Timestamp,
-        state: &LakeState,
+        landed: &Landed,
         write: impl FnOnce(&mut ErrorFile, Offset) -> Result<(), BuildError>,
     ) -> Result<(), BuildError> {
-        let first = state.above.get(ERRORS).map_or(first, |landed| first.max(*landed));
+        let first = landed.above.get(ERRORS).map_or(first, |end| first.max(*end));
         if first >= end {
             return Ok(());
         }
@@ -569,9 +569,9 @@ impl Intake {
     }
 
     /// Closes what ends now: by age, for a flush up to `flush_to`, or because it holds the floor too far back.
-    pub fn close_due(&mut self, now: Instant, flush_to: Offset, state: &LakeState) -> Result<(), BuildError> {
+    pub fn close_due(&mut self, now: Instant, flush_to: Offset, landed: &Landed) -> Result<(), BuildError> {
         let (read, floor) = (self.read_bytes, self.floor());
-        let too_many_above = state.above.len() > plan::ABOVE_MAX;
+        let too_many_above = landed.above.len() > plan::ABOVE_MAX;
         // A flush closes files once, when all of what it asks for is in them.
         let flush_to = if self.position >= flush_to { flush_to } else { Offset::ZERO };
         self.close_where(|file| {
@@ -641,8 +641,4 @@ impl Drop for Intake {
         };
         self.limits.budget.change(held, 0);
     }
-}
-
-fn is_landed(state: &LakeState, directory: &str, offset: Offset) -> bool {
-    offset < state.floor || state.above.get(directory).is_some_and(|landed| offset < *landed)
 }

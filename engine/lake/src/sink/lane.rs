@@ -54,8 +54,8 @@ pub(super) struct Lane {
     is_written: bool,
     /// Moves to the blocking thread and back. The lock is never waited for: encoders are not `Sync`, and a task's state must be.
     intake: Option<Mutex<Intake>>,
-    limits: Limits,
-    pending: Option<Pending>,
+    pub limits: Limits,
+    pub pending: Option<Pending>,
     retries_done: u64,
     failures: u32,
     /// Not before then, after a failure.
@@ -162,7 +162,7 @@ impl Lane {
         if self.pending.is_none()
             && let Some(round) = self.state.round.clone()
         {
-            self.pending = Some(Pending::again(&self.files, round, self.state.floor));
+            self.pending = Some(Pending::again(&self.files, round, self.state.landed.floor));
         }
         if self.pending.is_some() {
             self.land(context).await?;
@@ -187,16 +187,16 @@ impl Lane {
     /// Reads on. Whether it came to the end.
     async fn read(&mut self, context: &Arc<Context>) -> Result<bool, Trouble> {
         if self.intake.is_none() {
-            let position = self.state.floor;
+            let position = self.state.landed.floor;
             self.intake = Some(Mutex::new(self.new_intake(context, position)));
         }
         if self.intake.as_ref().is_some_and(|intake| intake.lock().position >= self.source.high_watermark()) {
             return Ok(true);
         }
-        let (source, state, clock) =
-            (Arc::clone(&self.source), self.state.clone(), Arc::clone(&context.settings.clock));
+        let (source, landed, clock) =
+            (Arc::clone(&self.source), self.state.landed.clone(), Arc::clone(&context.settings.clock));
         let stop = Arc::clone(&context.shared.stop);
-        let step = self.with_intake(context, move |intake| intake.read(&*source, &state, &*clock, &stop)).await?;
+        let step = self.with_intake(context, move |intake| intake.read(&*source, &landed, &*clock, &stop)).await?;
         match step.error {
             Some(error) => Err(log_trouble("read the log", &error)),
             None => Ok(step.caught_up),
@@ -231,9 +231,9 @@ impl Lane {
         if self.intake.is_none() {
             return Ok(());
         }
-        let (flush_to, state) = (self.flush_to(context), self.state.clone());
+        let (flush_to, landed) = (self.flush_to(context), self.state.landed.clone());
         self.with_intake(context, move |intake| {
-            if all { intake.close_all() } else { intake.close_due(Instant::now(), flush_to, &state) }
+            if all { intake.close_all() } else { intake.close_due(Instant::now(), flush_to, &landed) }
         })
         .await
     }
@@ -255,12 +255,14 @@ impl Lane {
         if intake.closed.is_empty() {
             // A flush may have nothing to wait for but the floor: all that was read had landed before.
             let flush_to = context.shared.flush_to(self.index);
-            if intake.floor() > self.state.floor && self.state.floor < flush_to && intake.position >= flush_to {
-                let mut state = LakeState { floor: intake.floor(), ..self.state.clone() };
-                let floor = state.floor;
-                state.above.retain(|_, end| *end > floor);
+            if intake.floor() > self.state.landed.floor
+                && self.state.landed.floor < flush_to
+                && intake.position >= flush_to
+            {
+                let mut state = self.state.clone();
+                state.landed.raise(intake.floor());
                 self.write(context, state).await?;
-                self.source.set_hold(&context.key, Some(self.state.floor));
+                self.source.set_hold(&context.key, Some(self.state.landed.floor));
                 context.shared.update(self.index, |progress| progress.set(&self.state));
                 return Ok(true);
             }
@@ -320,7 +322,7 @@ impl Lane {
     }
 
     /// The store, once it is this lake's; `None` if the lake is stopped before.
-    async fn store(&self, context: &Context) -> Option<Store> {
+    pub async fn store(&self, context: &Context) -> Option<Store> {
         let mut store = context.store.subscribe();
         tokio::select! {
             store = store.wait_for(Option::is_some) => store.ok()?.clone(),
@@ -389,25 +391,13 @@ impl Lane {
         Ok(())
     }
 
-    pub(super) fn limits(&self) -> &Limits {
-        &self.limits
-    }
-
-    pub(super) fn set_pending(&mut self, pending: Pending) {
-        self.pending = Some(pending);
-    }
-
-    pub(super) fn note_retry(&mut self, context: &Context, retry: u64, landed: u64, left: u64) {
+    pub fn note_retry(&mut self, context: &Context, retry: u64, landed: u64, left: u64) {
         self.retries_done = retry;
         context.shared.update(self.index, |progress| {
             progress.retries_done = retry;
             progress.retried += landed;
             progress.left = left;
         });
-    }
-
-    pub(super) async fn wait_for_store(&self, context: &Context) -> Result<Store, Trouble> {
-        self.store(context).await.ok_or(Trouble::Stopped)
     }
 }
 

@@ -136,7 +136,7 @@ impl Sink {
                 halt.get_or_insert(error);
                 (LakeState::new(source.incarnation(), source.log_start()), false)
             });
-            source.set_hold(&key, Some(state.floor));
+            source.set_hold(&key, Some(state.landed.floor));
             states.push((state, is_written));
         }
         let mut schema = Schema::newest(states.iter().map(|(state, _)| &state.schema));

@@ -18,7 +18,7 @@ use super::shared::Context;
 use crate::file::{BuildError, ErrorFile, ErrorLine, Row};
 use crate::layout::ERRORS;
 use crate::plan;
-use crate::state::{Intent, LakeState, Round};
+use crate::state::{Intent, Landed, Round};
 use crate::store::Store;
 
 /// What an attempt at one error file came to.
@@ -32,7 +32,7 @@ impl Lane {
     /// Makes a round of the first error file of which something fits now; when there is none any more, the request is done.
     pub(super) async fn retry_errors(&mut self, context: &Arc<Context>) -> Result<(), Trouble> {
         let request = context.shared.retries();
-        let store = self.wait_for_store(context).await?;
+        let store = self.store(context).await.ok_or(Trouble::Stopped)?;
         let prefix = plan::error_prefix(self.source.partition());
         let files = store.list(ERRORS).await.map_err(|error| Trouble::Retry(error.to_string()))?;
         let mut left = 0;
@@ -42,7 +42,8 @@ impl Lane {
             let attempt = self.attempt(context, &name, object, None).await?;
             left += attempt.left;
             if attempt.landed > 0 {
-                self.set_pending(Pending::new(&self.files, attempt.closed, self.state.floor, Some(name)));
+                let floor = self.state.landed.floor;
+                self.pending = Some(Pending::new(&self.files, attempt.closed, floor, Some(name)));
                 let retries_done = request - 1;
                 self.note_retry(context, retries_done, attempt.landed, left);
                 return Ok(());
@@ -76,8 +77,8 @@ impl Lane {
         object: Bytes,
         round: Option<Round>,
     ) -> Result<Attempt, Trouble> {
-        let (files, layout, limits) = (Arc::clone(&self.files), context.layout.clone(), self.limits().clone());
-        let (incarnation, entry, epoch) = (self.source.incarnation(), self.state.entry, self.source.epoch());
+        let (files, layout, limits) = (Arc::clone(&self.files), context.layout.clone(), self.limits.clone());
+        let (entry, epoch) = (self.state.entry, self.source.epoch());
         let name = name.to_owned();
         let attempt = working(context, move || -> Result<Attempt, BuildError> {
             let mut intake = match &round {
@@ -85,12 +86,12 @@ impl Lane {
                 None => Intake::new(Arc::clone(&files), layout, limits, Offset::ZERO),
             };
             // Whatever has landed above the floor has nothing to do with these records.
-            let state = LakeState::new(incarnation, Offset::ZERO);
+            let landed_before = Landed::default();
             let mut rest = ErrorFile::create(&files)?;
             let (mut landed, mut range) = (0, None::<(u64, u64)>);
             for line in serde_json::Deserializer::from_slice(&object).into_iter::<ErrorLine>() {
                 let mut line = line.map_err(|error| BuildError::Encode(format!("{name} does not decode: {error}")))?;
-                match take(&mut intake, &line, &state)? {
+                match take(&mut intake, &line, &landed_before)? {
                     Ok(()) => {
                         landed += 1;
                         continue;
@@ -130,7 +131,7 @@ impl Lane {
 }
 
 /// Brings a line's record to its file. `Err`: it stays an error, with a new reason if there is one.
-fn take(intake: &mut Intake, line: &ErrorLine, state: &LakeState) -> Result<Result<(), Option<String>>, BuildError> {
+fn take(intake: &mut Intake, line: &ErrorLine, landed: &Landed) -> Result<Result<(), Option<String>>, BuildError> {
     let decode = |text: &Option<String>| text.as_ref().map(|text| STANDARD.decode(text)).transpose();
     let (Ok(key), Ok(value)) = (decode(&line.key_base64), decode(&line.value_base64)) else { return Ok(Err(None)) };
     if line.last_offset.is_some() || value.is_none() {
@@ -150,7 +151,7 @@ fn take(intake: &mut Intake, line: &ErrorLine, state: &LakeState) -> Result<Resu
         headers: headers.iter().map(|(name, value)| (*name, value.as_deref())).collect(),
     };
     let appended = Timestamp(line.appended.or(line.timestamp).unwrap_or_default());
-    Ok(match intake.take_only(&row, appended, state)? {
+    Ok(match intake.take_only(&row, appended, landed)? {
         Taken::Row => Ok(()),
         // In a redo: it was not among the rows.
         Taken::Elsewhere => Err(None),

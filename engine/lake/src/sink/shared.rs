@@ -246,8 +246,8 @@ impl Shared {
 impl Progress {
     pub fn new(state: &LakeState) -> Self {
         let mut progress = Self {
-            floor: state.floor,
-            read_end: state.floor,
+            floor: state.landed.floor,
+            read_end: state.landed.floor,
             start: state.start,
             flush_to: Offset::ZERO,
             files: 0,
@@ -270,7 +270,7 @@ impl Progress {
 
     /// Takes over what is durable.
     pub fn set(&mut self, state: &LakeState) {
-        self.floor = state.floor;
+        self.floor = state.landed.floor;
         self.files = state.files;
         self.rows = state.rows;
         self.bytes = state.bytes;
