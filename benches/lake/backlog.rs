@@ -19,7 +19,8 @@ use crate::flights::Flights;
 
 /// Of the stream.
 pub const PARTITIONS: u32 = 4;
-const BATCH_RECORDS: usize = 1_000;
+/// Records that clients send at once.
+pub const BATCH_RECORDS: usize = 1_000;
 const TIMEOUT: Duration = Duration::from_secs(1_800);
 
 /// What something took.

@@ -17,7 +17,7 @@ use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
 use crate::Error;
-use crate::backlog::{Cost, Stopwatch};
+use crate::backlog::{BATCH_RECORDS, Cost, PARTITIONS, Stopwatch};
 use crate::flights::Flights;
 
 const BATCH_ROWS: usize = 8_192;
@@ -139,7 +139,8 @@ pub fn flat(flights: &Flights, dir: &Path) -> Result<Cost, Error> {
     Ok(cost)
 }
 
-/// Into a file for each carrier and time, all open at once. It finds both in the text: it knows how the lines are written.
+/// Into the files that the product writes: for each carrier and time one for each partition of the log, all open at once. It
+/// finds both in the text: it knows how the lines are written.
 pub fn by_directory(flights: &Flights, dir: &Path) -> Result<Cost, Error> {
     let root = dir.join("bare");
     std::fs::create_dir(&root)?;
@@ -149,11 +150,15 @@ pub fn by_directory(flights: &Flights, dir: &Path) -> Result<Cost, Error> {
         Some(rest.iter().copied().take_while(|byte| *byte != b'"').take(max).collect())
     };
     let mut targets: HashMap<Vec<u8>, Target> = HashMap::new();
+    let mut lines = 0;
     let watch = Stopwatch::start();
     flights.each_line(|line| {
+        let partition = lines / BATCH_RECORDS % PARTITIONS as usize;
+        lines += 1;
         let mut key = value(line, &carrier, 8).ok_or("a flight without a carrier")?;
         key.push(b'-');
         key.extend(value(line, &time, flights.format_bytes()).ok_or("a flight without a time")?);
+        key.extend([b'-', b'0' + partition as u8]);
         let target = match targets.get_mut(&key) {
             Some(target) => target,
             None => {

@@ -5,7 +5,7 @@
 //! | --- | --- | --- |
 //! | landing, CPU | a backlog of flights, in 4 partitions of the log, into Parquet in a local lake; MB of JSON for each second of CPU | [`bare`]: the same lines from the page cache, through arrow-json (its schema given) into Parquet, zstd 1, row groups of 1 Mi rows or 64 MiB |
 //! | landing, wall | the same by the clock; the product reads one partition a core of two | the same, on one core |
-//! | by directory | by carrier and month (the sample: and day) | a decoder and a writer for each directory |
+//! | by directory | by carrier and month (the sample: and day) | a decoder and a writer for each of the same files |
 //! | produce | 260-byte records into another stream, while lakes catch up | without them |
 //! | ack p99 | the same at 5,000 records a second | without them |
 //!

@@ -1,8 +1,8 @@
-//! How much memory the files under construction hold, of all lakes of a server together.
+//! What several hold together: the memory of the files under construction, of all lakes of a server; the open files of a lake.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A count of bytes with a limit. It refuses nothing: who finds it exceeded gives something back.
+/// A count with a limit. It refuses nothing: who finds it exceeded gives something back.
 #[derive(Debug)]
 pub struct Budget {
     limit: usize,
@@ -15,7 +15,7 @@ impl Budget {
         Budget { limit, used: AtomicUsize::new(0) }
     }
 
-    /// Somebody held `before` bytes and holds `now` bytes.
+    /// Somebody held `before` and holds `now`.
     pub(crate) fn change(&self, before: usize, now: usize) {
         if now >= before {
             self.used.fetch_add(now - before, Ordering::Relaxed);
@@ -28,6 +28,11 @@ impl Budget {
     /// at once.
     pub(crate) fn is_relieved(&self) -> bool {
         self.used.load(Ordering::Relaxed) <= self.limit / 4 * 3
+    }
+
+    /// Whether one more would be too many.
+    pub(crate) fn is_full(&self) -> bool {
+        self.used.load(Ordering::Relaxed) >= self.limit
     }
 
     /// Whether more is held than should be.

@@ -308,7 +308,7 @@ fn time(json: &Json<'_>, path: &[String]) -> Option<i64> {
             let text = json.string(token);
             let any = || rfc3339::micros_of_any_zone(&text);
             let date = || rfc3339::days(&text).map(|days| i64::from(days) * 86_400_000_000);
-            rfc3339::micros(&text).or_else(any).or_else(date)
+            rfc3339::micros(text.as_bytes()).or_else(any).or_else(date)
         }
         TokenKind::Integer => {
             let number: i64 = json.raw(token).parse().ok()?;

@@ -166,7 +166,7 @@ pub fn normalised(value: &Value) -> Value {
         }
         Value::Array(elements) => Value::Array(elements.iter().map(normalised).collect()),
         Value::Number(number) => Value::Number(whole(number).unwrap_or_else(|| number.clone())),
-        Value::String(text) => match rfc3339::micros(text) {
+        Value::String(text) => match rfc3339::micros(text.as_bytes()) {
             Some(micros) => Value::String(format!("time:{micros}")),
             None => value.clone(),
         },

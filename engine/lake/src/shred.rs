@@ -22,7 +22,7 @@ use millstream_protocol::{Offset, Timestamp};
 use crate::json::{Json, TokenKind, compact};
 use crate::number::{exact_decimal, exact_float, exact_float_of};
 use crate::rfc3339;
-use crate::schema::{Columns, Fields, Kind, Node, Schema, UTC};
+use crate::schema::{Columns, Fields, Kind, Lookup, Node, Schema, UTC};
 
 /// What became of a record.
 #[derive(Debug, PartialEq, Eq)]
@@ -43,6 +43,7 @@ pub(crate) struct Shredder {
     written: SchemaRef,
     leaves: usize,
     partition: i32,
+    lookup: Lookup,
     /// By field: its column, if it has one.
     slots: Vec<Option<usize>>,
     columns: Vec<Column>,
@@ -64,6 +65,7 @@ impl Shredder {
             written,
             leaves,
             partition,
+            lookup: Lookup::default(),
             slots,
             columns,
             rest: Column::new(Values::text(false)),
@@ -98,15 +100,11 @@ impl Shredder {
     pub fn push(&mut self, offset: Offset, timestamp: Timestamp, json: &Json<'_>, may_drift: bool) -> Shredded {
         let row = self.rows();
         let mut rest = String::new();
-        let mut hint = 0;
         for (key, value) in json.field_indexes(0) {
             if json.token(value).kind == TokenKind::Null {
-                hint += 1;
                 continue;
             }
-            let name = json.string(json.token(key));
-            let index = self.schema.fields.find(&name, hint);
-            hint = index.map_or(hint, |index| index + 1);
+            let index = self.lookup.find(json, key, &self.schema.fields);
             let column = index.and_then(|index| self.slots[index]).map(|slot| &mut self.columns[slot]);
             match column {
                 Some(column) if column.len() == row => {
@@ -115,6 +113,7 @@ impl Shredder {
                     }
                     column.truncate(row);
                     if self.schema.declared {
+                        let name = json.string(json.token(key));
                         let reason = format!("the field {name:?} does not fit its column: {}", shown(json, value));
                         self.cut_back(row);
                         return Shredded::Misfit(reason);
@@ -243,7 +242,7 @@ enum Values {
     /// The bytes, the ends, and whether nothing but strings fits.
     Text(Vec<u8>, Vec<i32>, bool),
     List(Vec<i32>, Box<Column>),
-    Struct(Fields, Vec<Option<usize>>, Vec<Column>),
+    Struct(Box<Fields>, Lookup, Vec<Option<usize>>, Vec<Column>),
 }
 
 impl Values {
@@ -272,7 +271,7 @@ impl Column {
             }
             (Kind::Struct(fields), DataType::Struct(written)) => {
                 let (slots, columns) = columns_of(fields, written, declared);
-                Values::Struct(fields.clone(), slots, columns)
+                Values::Struct(Box::new(fields.clone()), Lookup::default(), slots, columns)
             }
             _ => Values::text(false),
         })
@@ -297,7 +296,7 @@ impl Column {
             Values::Decimal(values, ..) => values.push(0),
             Values::Text(bytes, ends, _) => ends.push(bytes.len() as i32),
             Values::List(ends, element) => ends.push(element.len() as i32),
-            Values::Struct(_, _, columns) => columns.iter_mut().for_each(Column::push_null),
+            Values::Struct(.., columns) => columns.iter_mut().for_each(Column::push_null),
         }
     }
 
@@ -312,27 +311,31 @@ impl Column {
     /// Takes a value that is not null. If it does not fit, `false`; the column has to be cut back then.
     fn push(&mut self, json: &Json<'_>, at: u32) -> bool {
         let token = json.token(at);
-        let raw = json.raw(token);
+        let raw = || json.raw(token);
         let fits = match (&mut self.values, token.kind) {
             (Values::Bool(values), TokenKind::Bool) => {
-                values.append(raw == "true");
+                values.append(raw() == "true");
                 true
             }
-            (Values::Int(values), TokenKind::Integer) => push_some(values, raw.parse().ok()),
-            (Values::Int32(values), TokenKind::Integer) => push_some(values, raw.parse().ok()),
-            (Values::Float(values), TokenKind::Integer) => push_some(values, raw.parse().ok().and_then(exact_float_of)),
-            (Values::Float(values), TokenKind::Float) => push_some(values, exact_float(raw)),
-            (Values::Time(values, any_zone), TokenKind::Plain) => {
-                let text = &raw[1..raw.len() - 1];
-                let micros = rfc3339::micros(text);
-                push_some(values, micros.or_else(|| any_zone.then(|| rfc3339::micros_of_any_zone(text)).flatten()))
+            (Values::Int(values), TokenKind::Integer) => push_some(values, json.integer(token)),
+            (Values::Int32(values), TokenKind::Integer) => {
+                push_some(values, json.integer(token).and_then(|value| value.try_into().ok()))
             }
-            (Values::Date(values), TokenKind::Plain) => push_some(values, rfc3339::days(&raw[1..raw.len() - 1])),
+            (Values::Float(values), TokenKind::Integer) => {
+                push_some(values, json.integer(token).and_then(exact_float_of))
+            }
+            (Values::Float(values), TokenKind::Float) => push_some(values, exact_float(raw())),
+            (Values::Time(values, any_zone), TokenKind::Plain) => {
+                let micros = rfc3339::micros(json.plain(token));
+                let micros_of_any_zone = || rfc3339::micros_of_any_zone(&json.string(token));
+                push_some(values, micros.or_else(|| any_zone.then(micros_of_any_zone).flatten()))
+            }
+            (Values::Date(values), TokenKind::Plain) => push_some(values, rfc3339::days(&json.string(token))),
             (Values::Decimal(values, precision, scale), TokenKind::Integer | TokenKind::Float) => {
-                push_some(values, exact_decimal(raw, *precision, *scale))
+                push_some(values, exact_decimal(raw(), *precision, *scale))
             }
             (Values::Text(bytes, ends, _), TokenKind::Plain) => {
-                bytes.extend_from_slice(&raw.as_bytes()[1..raw.len() - 1]);
+                bytes.extend_from_slice(json.plain(token));
                 push_end(ends, bytes.len())
             }
             (Values::Text(bytes, ends, _), TokenKind::Escaped) => {
@@ -340,6 +343,7 @@ impl Column {
                 push_end(ends, bytes.len())
             }
             (Values::Text(bytes, ends, false), kind) => {
+                let raw = raw();
                 if matches!(kind, TokenKind::Object | TokenKind::Array) {
                     let mut text = String::with_capacity(raw.len());
                     compact(raw, &mut text);
@@ -359,8 +363,8 @@ impl Column {
                 }
                 push_end(ends, element.len())
             }
-            (Values::Struct(fields, slots, columns), TokenKind::Object) => {
-                push_struct(fields, slots, columns, json, at, self.valid.len())
+            (Values::Struct(fields, lookup, slots, columns), TokenKind::Object) => {
+                push_struct(fields, lookup, slots, columns, json, at, self.valid.len())
             }
             _ => false,
         };
@@ -387,7 +391,7 @@ impl Column {
                 ends.truncate(rows + 1);
                 element.truncate(ends[ends.len() - 1] as usize);
             }
-            Values::Struct(_, _, columns) => columns.iter_mut().for_each(|column| column.truncate(rows)),
+            Values::Struct(.., columns) => columns.iter_mut().for_each(|column| column.truncate(rows)),
         }
     }
 
@@ -413,7 +417,7 @@ impl Column {
                 let elements = element.finish(field.data_type())?;
                 Arc::new(ListArray::try_new(Arc::clone(field), offsets(ends), elements, nulls)?)
             }
-            (Values::Struct(_, _, columns), DataType::Struct(fields)) => {
+            (Values::Struct(.., columns), DataType::Struct(fields)) => {
                 let arrays: Result<Vec<ArrayRef>, ArrowError> =
                     columns.iter_mut().zip(fields).map(|(column, field)| column.finish(field.data_type())).collect();
                 Arc::new(StructArray::try_new_with_length(fields.clone(), arrays?, nulls, rows)?)
@@ -438,20 +442,18 @@ fn push_end(ends: &mut Vec<i32>, end: usize) -> bool {
 
 fn push_struct(
     fields: &Fields,
+    lookup: &mut Lookup,
     slots: &[Option<usize>],
     columns: &mut [Column],
     json: &Json<'_>,
     at: u32,
     row: usize,
 ) -> bool {
-    let mut hint = 0;
     for (key, value) in json.field_indexes(at) {
         if json.token(value).kind == TokenKind::Null {
-            hint += 1;
             continue;
         }
-        let index = fields.find(&json.string(json.token(key)), hint);
-        hint = index.map_or(hint, |index| index + 1);
+        let index = lookup.find(json, key, fields);
         let column = index.and_then(|index| slots[index]).map(|slot| &mut columns[slot]);
         if !column.is_some_and(|column| column.len() == row && column.push(json, value)) {
             return false;

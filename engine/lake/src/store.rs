@@ -160,7 +160,11 @@ impl Store {
 
     /// Makes the place this lake's.
     pub async fn claim(&self, owner: &Owner) -> Verdict {
-        self.put(OWNER_NAME, owner.encode().into(), &Proof::Owner(owner.clone())).await
+        let verdict = self.put(OWNER_NAME, owner.encode().into(), &Proof::Owner(owner.clone())).await;
+        if matches!(verdict, Verdict::Created | Verdict::Ours) {
+            self.sweep([OWNER_NAME]).await;
+        }
+        verdict
     }
 
     /// Finds out whether a new lake can be written here: that nobody's is here yet, and, with an object that is put, put
@@ -437,12 +441,37 @@ impl Store {
         }
     }
 
+    /// Removes what puts of these objects left beside them when their process ended: on a local disk an object is written under its
+    /// name with `#` and a number behind, and linked to its own name when it is whole. Only for who has the right to put them.
+    /// What cannot be removed stays, and does no harm.
+    pub async fn sweep(&self, names: impl IntoIterator<Item = &str>) {
+        let Some(root) = &self.local else { return };
+        let files: Vec<PathBuf> = names.into_iter().map(|name| root.join(name)).collect();
+        let sweeping = tokio::task::spawn_blocking(move || files.iter().for_each(|file| sweep_beside(file)));
+        let _ = sweeping.await;
+    }
+
     async fn sync_directory(&self, name: &str) -> std::io::Result<()> {
         let Some(root) = &self.local else { return Ok(()) };
         let file = root.join(name);
         let directory = file.parent().unwrap_or(root).to_owned();
         let synced = tokio::task::spawn_blocking(move || std::fs::File::open(directory)?.sync_all()).await;
         synced.unwrap_or_else(|error| Err(std::io::Error::other(error)))
+    }
+}
+
+fn sweep_beside(file: &std::path::Path) {
+    let (Some(directory), Some(name)) = (file.parent(), file.file_name().and_then(|name| name.to_str())) else {
+        return;
+    };
+    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        let found = entry.file_name();
+        let number = found.to_str().and_then(|found| found.strip_prefix(name)?.strip_prefix('#'));
+        if number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())) {
+            let removed = std::fs::remove_file(entry.path());
+            tracing::info!(file = %entry.path().display(), ?removed, "a put that was broken off left a file");
+        }
     }
 }
 
@@ -502,4 +531,29 @@ fn text(error: &Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_sweep_removes_what_broken_off_puts_of_these_objects_left_and_nothing_else() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let url = format!("file://{}", directory.path().display());
+        let store = Store::open(&url, LakeDelivery::ExactlyOnce).expect("a store");
+        std::fs::create_dir(directory.path().join("k=1")).expect("a directory");
+        let left = ["a.parquet#1", "k=1/a.parquet#12"];
+        let stays = ["k=1/a.parquet", "k=1/a.parquet#", "k=1/a.parquet#1x", "k=1/a.parquet.gz#1", "k=1/c.parquet#1"];
+        for name in left.iter().chain(&stays) {
+            std::fs::write(directory.path().join(name), "x").expect("a file");
+        }
+        store.sweep(["a.parquet", "k=1/a.parquet", "k=1/b.parquet", "nowhere/a.parquet"]).await;
+        for name in left {
+            assert!(!directory.path().join(name).exists(), "{name}");
+        }
+        for name in stays {
+            assert!(directory.path().join(name).exists(), "{name}");
+        }
+    }
 }

@@ -135,6 +135,30 @@ async fn a_bounded_number_of_files_is_open_and_nothing_is_lost_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_share_the_open_files_and_none_goes_short_of_its_part() {
+    let mut world = World::new(2);
+    let sources = world.sources(&Machine::immortal());
+    let append = |partition: usize, n: u64, k: u64| {
+        sources[partition].append(&[millstream_protocol::Record::new(format!(r#"{{"n":{n},"k":{k}}}"#))]);
+    };
+    let config = LakeConfig { open_files: 8, ..by_k(&world) };
+    let sink = Sink::start(LAKE, config, "rides", as_sources(sources.clone()), world.settings()).expect("a legal lake");
+    // One has as many directories as there may be files, in turn: while the other has none, no file is closed for room.
+    (0..160).for_each(|n| append(0, n, n % 8));
+    eventually("it is read", || sink.status().partitions[0].read_end == 160).await;
+    assert_eq!((sink.status().open_files, sink.status().files), (8, 0));
+    // The other has its part at once, and the first gives way when it opens one more.
+    (0..160).for_each(|n| append(1, n, n % 4));
+    eventually("it is read", || sink.status().partitions[1].read_end == 160).await;
+    assert_eq!((sink.status().open_files, sink.status().files), (12, 0));
+    append(0, 160, 8);
+    eventually("two have landed", || sink.status().files == 2).await;
+    eventually("it is read", || sink.status().partitions[0].read_end == 161).await;
+    assert_eq!(sink.status().open_files, 11);
+    sink.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_reads_from_the_floor_and_skips_what_landed_above_it() {
     let mut world = World::new(1);
     let sources = world.sources(&Machine::immortal());

@@ -120,7 +120,8 @@ pub struct LakeConfig {
     pub roll_age_ms: u64,
     /// A file is closed when its oldest record has waited this long, in milliseconds, however small it is.
     pub max_age_ms: u64,
-    /// So many files are open at once; beyond that the one that was not written to for longest is closed.
+    /// So many files are open at once, in all partitions together; beyond that those that were not written to for longest are
+    /// closed. A partition that has less than its equal share may open more even so.
     pub open_files: u32,
 }
 

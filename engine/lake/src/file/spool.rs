@@ -6,6 +6,9 @@ use std::path::Path;
 
 use bytes::Bytes;
 
+/// Hundreds of files may be open, and each holds as much.
+const BUFFER_BYTES: usize = 64 << 10;
+
 /// A finished spool file.
 #[derive(Debug)]
 pub struct Spool {
@@ -25,7 +28,7 @@ impl SpoolWriter {
     pub fn create(directory: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(directory)?;
         let file = tempfile::tempfile_in(directory)?;
-        Ok(Self { file: BufWriter::with_capacity(256 << 10, file), size: 0 })
+        Ok(Self { file: BufWriter::with_capacity(BUFFER_BYTES, file), size: 0 })
     }
 
     /// Bytes written so far.

@@ -351,7 +351,7 @@ fn scalar(json: &Json<'_>, token: Token) -> Option<Kind> {
     Some(match token.kind {
         TokenKind::Bool => Kind::Bool,
         // An escape in it, however odd, is not how anybody writes a time.
-        TokenKind::Plain => match rfc3339::micros(&json.string(token)) {
+        TokenKind::Plain => match rfc3339::micros(json.plain(token)) {
             Some(_) => Kind::Time,
             None => Kind::Text,
         },

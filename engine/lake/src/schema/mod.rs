@@ -38,6 +38,7 @@
 mod columns;
 mod declared;
 mod kind;
+mod lookup;
 mod stored;
 
 pub(crate) use columns::{Columns, OFFSET, PARTITION, TIMESTAMP, UTC, field_id, own_columns, raw_schema, type_name};
@@ -45,6 +46,7 @@ pub(crate) use declared::check_loosens;
 pub use declared::{SchemaError, parse_declared};
 pub(crate) use kind::DEPTH_MAX;
 pub use kind::{Field, Fields, Kind, Node};
+pub(crate) use lookup::Lookup;
 pub use stored::{BrokenSchema, StoredNode};
 
 use crate::json::{Json, TokenKind};

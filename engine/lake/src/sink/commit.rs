@@ -26,6 +26,8 @@ pub(super) struct Pending {
     /// Whether the round is durable in the partition's state.
     is_written: bool,
     is_claimed: bool,
+    /// Whether an earlier start may have been at it.
+    is_again: bool,
     entry: Option<Entry>,
     newest: Timestamp,
 }
@@ -62,8 +64,16 @@ impl Pending {
             round.schemas.extend(file.schema.clone().filter(|schema| !is_known(schema.version)));
         }
         let newest = closed.iter().map(|file| file.newest).max().unwrap_or_default();
-        let mut pending =
-            Pending { round, parts: Vec::new(), floor, is_written: false, is_claimed: false, entry: None, newest };
+        let mut pending = Pending {
+            round,
+            parts: Vec::new(),
+            floor,
+            is_written: false,
+            is_claimed: false,
+            is_again: false,
+            entry: None,
+            newest,
+        };
         pending.parts = closed.into_iter().map(|file| Part::new(context, file)).collect();
         pending
     }
@@ -79,7 +89,7 @@ impl Pending {
         };
         let parts = round.intents.iter().map(part).collect();
         let newest = Timestamp(0);
-        Pending { round, parts, floor, is_written: true, is_claimed: false, entry: None, newest }
+        Pending { round, parts, floor, is_written: true, is_claimed: false, is_again: true, entry: None, newest }
     }
 
     /// Whether files have to be built before it can go on.
@@ -171,6 +181,12 @@ impl Lane {
             let name = manifest::name(self.source.partition(), self.state.entry);
             settled(verdict, &name, |reason| LakeError::Fenced { object: store.object(&name), reason })?;
             pending.is_claimed = true;
+            if pending.is_again {
+                // Now it is certain that nobody else puts them.
+                store
+                    .sweep(pending.round.intents.iter().map(|intent| intent.name.as_str()).chain([name.as_str()]))
+                    .await;
+            }
         }
         put_all(context, store, pending).await?;
         let published = context.ledger.publish(store, entry_of(pending)?).await;

@@ -39,7 +39,10 @@ pub(super) struct Limits {
     pub roll_rows: u64,
     pub age: Duration,
     pub max_age: Duration,
-    pub open_files: usize,
+    /// Files that the lake's partitions have open together.
+    pub open_files: Arc<Budget>,
+    /// So many each partition may have in any case: one that has many makes room for others only when it opens more.
+    pub open_files_share: usize,
     pub budget: Arc<Budget>,
 }
 
@@ -278,13 +281,15 @@ impl Intake {
     ) -> Result<Result<(), LogError>, BuildError> {
         let mut failed = None;
         let from = self.position;
+        let mut parser = std::mem::take(&mut self.parser);
         let walked = walk_chunk(source, from, target, &mut |item| {
             if failed.is_none() {
-                failed = self.item(item, landed).err();
+                failed = self.item(&mut parser, item, landed).err();
             }
             let full = self.closed.len() >= CLOSED_MAX;
             if failed.is_some() || full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
+        self.parser = parser;
         if let Some(error) = failed {
             return Err(error);
         }
@@ -292,7 +297,7 @@ impl Intake {
         Ok(walked.map(|next| self.position = self.position.max(next)))
     }
 
-    fn item(&mut self, item: Item<'_>, landed: &Landed) -> Result<(), BuildError> {
+    fn item(&mut self, parser: &mut Parser, item: Item<'_>, landed: &Landed) -> Result<(), BuildError> {
         match item {
             Item::Record { offset, appended, record } => {
                 self.newest_read = Some(appended);
@@ -303,7 +308,7 @@ impl Intake {
                     value: record.value,
                     headers: record.headers().collect(),
                 };
-                self.take(&row, appended, landed)
+                self.take(parser, &row, appended, landed)
             }
             Item::Broken { first, end, appended, reason, batch } => {
                 let partition = self.context.partition;
@@ -327,8 +332,14 @@ impl Intake {
     }
 
     /// Brings a record to its file; one that is no row into the error file.
-    fn take(&mut self, row: &Row<'_>, appended: Timestamp, landed: &Landed) -> Result<(), BuildError> {
-        match self.take_only(row, appended, landed)? {
+    fn take(
+        &mut self,
+        parser: &mut Parser,
+        row: &Row<'_>,
+        appended: Timestamp,
+        landed: &Landed,
+    ) -> Result<(), BuildError> {
+        match self.take_only(parser, row, appended, landed)? {
             Taken::Row | Taken::Elsewhere => Ok(()),
             Taken::Misfit(reason) => self
                 .errors(row.offset, row.offset.next(), appended, landed, |file, _| file.record(row, appended, &reason)),
@@ -336,23 +347,15 @@ impl Intake {
     }
 
     /// Brings a record to its file, or says why it is no row.
-    pub fn take_only(&mut self, row: &Row<'_>, appended: Timestamp, landed: &Landed) -> Result<Taken, BuildError> {
-        let size = row.key.map_or(0, <[u8]>::len) + row.value.map_or(0, <[u8]>::len);
-        self.read_bytes += size as u64;
-        let mut parser = std::mem::take(&mut self.parser);
-        let taken = self.take_parsed(&mut parser, row, appended, landed, size);
-        self.parser = parser;
-        taken
-    }
-
-    fn take_parsed(
+    pub fn take_only(
         &mut self,
         parser: &mut Parser,
         row: &Row<'_>,
         appended: Timestamp,
         landed: &Landed,
-        size: usize,
     ) -> Result<Taken, BuildError> {
+        let size = row.key.map_or(0, <[u8]>::len) + row.value.map_or(0, <[u8]>::len);
+        self.read_bytes += size as u64;
         let is_raw = self.context.is_raw();
         let json = if is_raw && !self.layout.reads_json() {
             None
@@ -440,7 +443,7 @@ impl Intake {
         if let Target::Directories(files) = &self.target
             && !files.contains_key(directory)
         {
-            if files.len() >= self.limits.open_files {
+            if self.limits.open_files.is_full() && files.len() >= self.limits.open_files_share {
                 self.make_room()?;
             }
             let content = if directory == ERRORS {
@@ -453,6 +456,7 @@ impl Intake {
             let file = self.empty(content, appended);
             if let Target::Directories(files) = &mut self.target {
                 files.insert(directory.to_owned(), file);
+                self.limits.open_files.change(0, 1);
             }
         }
         Ok(match &mut self.target {
@@ -520,6 +524,7 @@ impl Intake {
         if let Target::Directories(files) = &mut self.target
             && let Some(file) = files.remove(directory)
         {
+            self.limits.open_files.change(1, 0);
             let closed = self.complete(directory, file)?;
             self.closed.extend(closed);
         }
@@ -636,7 +641,10 @@ impl Intake {
 impl Drop for Intake {
     fn drop(&mut self) {
         let held: usize = match &self.target {
-            Target::Directories(files) => files.values().map(|file| file.memory).sum(),
+            Target::Directories(files) => {
+                self.limits.open_files.change(files.len(), 0);
+                files.values().map(|file| file.memory).sum()
+            }
             Target::Intents(files) => files.values().flatten().map(|file| file.memory).sum(),
         };
         self.limits.budget.change(held, 0);

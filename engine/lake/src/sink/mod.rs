@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 use self::intake::Limits;
 use self::lane::Lane;
 use self::shared::{Context, Progress, Shared};
+use crate::budget::Budget;
 use crate::file::FileContext;
 use crate::layout::Layout;
 use crate::manifest::Manifest;
@@ -165,9 +166,10 @@ impl Sink {
             }
             None => {
                 let owner = Owner::new(&context.config.name, id, stream_name, &sources);
+                let limits = limits(&context, sources.len());
                 let numbered = sources.iter().zip(states).enumerate();
                 let lanes = numbered.map(|(index, (source, (state, is_written)))| {
-                    lane(&context, index, source, state, is_written, sources.len())
+                    lane(&context, index, source, state, is_written, limits.clone())
                 });
                 let lanes = lanes.collect();
                 Some(tokio::spawn(driver::drive(Arc::clone(&context), lanes, store, owner)))
@@ -380,13 +382,28 @@ impl Drop for Sink {
     }
 }
 
+/// When files end, the same for all partitions.
+fn limits(context: &Context, lanes: usize) -> Limits {
+    let config = &context.config;
+    let open_files = config.open_files as usize;
+    Limits {
+        roll_bytes: config.roll_bytes,
+        roll_rows: config.roll_rows,
+        age: Duration::from_millis(config.roll_age_ms),
+        max_age: Duration::from_millis(config.max_age_ms),
+        open_files: Arc::new(Budget::new(open_files)),
+        open_files_share: (open_files / lanes.max(1)).max(2),
+        budget: Arc::clone(&context.settings.building),
+    }
+}
+
 fn lane(
     context: &Arc<Context>,
     index: usize,
     source: &Arc<dyn Source>,
     state: LakeState,
     is_written: bool,
-    lanes: usize,
+    limits: Limits,
 ) -> Lane {
     let config = &context.config;
     let files = FileContext {
@@ -401,14 +418,6 @@ fn lane(
         columns: config.columns.clone(),
         spool_dir: context.settings.spool_dir.clone(),
         schema: Arc::clone(&context.schema),
-    };
-    let limits = Limits {
-        roll_bytes: config.roll_bytes,
-        roll_rows: config.roll_rows,
-        age: Duration::from_millis(config.roll_age_ms),
-        max_age: Duration::from_millis(config.max_age_ms),
-        open_files: (config.open_files as usize / lanes.max(1)).max(2),
-        budget: Arc::clone(&context.settings.building),
     };
     Lane::new(index, Arc::clone(source), state, is_written, files, limits, context)
 }

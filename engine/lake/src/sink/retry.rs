@@ -16,6 +16,7 @@ use super::intake::{ClosedFile, Intake, Taken};
 use super::lane::{Lane, Trouble, working};
 use super::shared::Context;
 use crate::file::{BuildError, ErrorFile, ErrorLine, Row};
+use crate::json::Parser;
 use crate::layout::ERRORS;
 use crate::plan;
 use crate::state::{Intent, Landed, Round};
@@ -87,11 +88,11 @@ impl Lane {
             };
             // Whatever has landed above the floor has nothing to do with these records.
             let landed_before = Landed::default();
-            let mut rest = ErrorFile::create(&files)?;
+            let (mut rest, mut parser) = (ErrorFile::create(&files)?, Parser::default());
             let (mut landed, mut range) = (0, None::<(u64, u64)>);
             for line in serde_json::Deserializer::from_slice(&object).into_iter::<ErrorLine>() {
                 let mut line = line.map_err(|error| BuildError::Encode(format!("{name} does not decode: {error}")))?;
-                match take(&mut intake, &line, &landed_before)? {
+                match take(&mut intake, &mut parser, &line, &landed_before)? {
                     Ok(()) => {
                         landed += 1;
                         continue;
@@ -131,7 +132,12 @@ impl Lane {
 }
 
 /// Brings a line's record to its file. `Err`: it stays an error, with a new reason if there is one.
-fn take(intake: &mut Intake, line: &ErrorLine, landed: &Landed) -> Result<Result<(), Option<String>>, BuildError> {
+fn take(
+    intake: &mut Intake,
+    parser: &mut Parser,
+    line: &ErrorLine,
+    landed: &Landed,
+) -> Result<Result<(), Option<String>>, BuildError> {
     let decode = |text: &Option<String>| text.as_ref().map(|text| STANDARD.decode(text)).transpose();
     let (Ok(key), Ok(value)) = (decode(&line.key_base64), decode(&line.value_base64)) else { return Ok(Err(None)) };
     if line.last_offset.is_some() || value.is_none() {
@@ -151,7 +157,7 @@ fn take(intake: &mut Intake, line: &ErrorLine, landed: &Landed) -> Result<Result
         headers: headers.iter().map(|(name, value)| (*name, value.as_deref())).collect(),
     };
     let appended = Timestamp(line.appended.or(line.timestamp).unwrap_or_default());
-    Ok(match intake.take_only(&row, appended, landed)? {
+    Ok(match intake.take_only(parser, &row, appended, landed)? {
         Taken::Row => Ok(()),
         // In a redo: it was not among the rows.
         Taken::Elsewhere => Err(None),
