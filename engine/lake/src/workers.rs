@@ -2,7 +2,8 @@
 //!
 //! A lake that catches up would take all the processor it gets, and producers would feel it. Its threads ask the system for less
 //! than others (`nice`), which takes threads of their own: the async runtime's blocking threads serve others, too, and a thread
-//! may not take its rank back.
+//! may not take its rank back. (`SCHED_IDLE`, which leaves producers little more, would starve a lake beside any program that
+//! keeps the cores busy.)
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
