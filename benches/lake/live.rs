@@ -19,7 +19,8 @@ use crate::Error;
 use crate::flights::Flights;
 
 const FLIGHT: &str = r#"{"id":0,"event_time":"2013-01-01T10:15:00Z","carrier":"UA","flight":1545,"tailnum":"N14228","origin":"EWR","dest":"IAH","sched_dep_time":515,"dep_time":517,"dep_delay":2,"sched_arr_time":819,"arr_time":830,"arr_delay":11,"air_time":227,"distance":1400}"#;
-const LAKES: usize = 8;
+/// Lakes have at least so much to catch up with, together: more than they land while something is measured.
+const BACKLOG_BYTES: u64 = 1 << 30;
 const IN_FLIGHT_MAX: usize = 20_000;
 const TICK: Duration = Duration::from_millis(10);
 const FRESH_PER_SECOND: u64 = 1_000;
@@ -90,16 +91,23 @@ impl Live {
         })
     }
 
-    /// Does something while new lakes read the backlog from its beginning: several, since one would be done too soon. The
+    /// Does something while a new lake reads the backlog from its beginning; several, where one would be done too soon. The
     /// server reads for as many at a time as for one. Says so if they have caught up before that is done.
-    pub fn behind<T>(&self, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    pub fn behind<T>(&self, flights: &Flights, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+        let lakes = BACKLOG_BYTES.div_ceil(flights.bytes());
         let names: Vec<String> =
-            (0..LAKES).map(|_| format!("l{}", self.lakes.fetch_add(1, Ordering::Relaxed))).collect();
+            (0..lakes).map(|_| format!("l{}", self.lakes.fetch_add(1, Ordering::Relaxed))).collect();
         let directory = tempfile::tempdir_in(&self.dir)?;
         self.client_runtime.block_on(async {
             for name in &names {
                 let url = format!("file://{}", directory.path().join(name).display());
                 self.client.create_lake(LakeConfig::new(name, "backlog", url)).await?;
+            }
+            // What a lake does once, at its beginning, is not what is measured.
+            for name in &names {
+                while self.client.lake_status(name).await?.partitions.iter().all(|part| part.read_end == 0) {
+                    tokio::time::sleep(LOOK).await;
+                }
             }
             Ok::<_, Error>(())
         })?;

@@ -6,7 +6,7 @@
 //! | landing, CPU | a backlog of flights, in 4 partitions of the log, into Parquet in a local lake; MB of JSON for each second of CPU | [`bare`]: the same lines from the page cache, through arrow-json (its schema given) into Parquet, zstd 1, row groups of 1 Mi rows or 64 MiB |
 //! | landing, wall | the same by the clock; the product reads one partition a core of two | the same, on one core |
 //! | by directory | by carrier and month (the sample: and day) | a decoder and a writer for each of the same files |
-//! | produce | 260-byte records into another stream, while lakes catch up | without them |
+//! | produce | 260-byte records into another stream, while a lake (with the sample: several) catches up | without it |
 //! | ack p99 | the same at 5,000 records a second | without them |
 //!
 //! Beside them: the memory that landing in 200 directories takes, and how old the newest landed record is at 1,000 records a
@@ -134,10 +134,10 @@ fn produce(settings: &Settings, flights: &Flights, dir: &Path) -> Result<Vec<Row
     for _ in 0..settings.rounds {
         rate.round(
             || live.produce(PRODUCE_TIME, None).map(|done| done.rate),
-            || live.behind(|| live.produce(PRODUCE_TIME, None)).map(|done| done.rate),
+            || live.behind(flights, || live.produce(PRODUCE_TIME, None)).map(|done| done.rate),
         )?;
         let alone = live.produce(PRODUCE_TIME, Some(5_000))?;
-        let behind = live.behind(|| live.produce(PRODUCE_TIME, Some(5_000)))?;
+        let behind = live.behind(flights, || live.produce(PRODUCE_TIME, Some(5_000)))?;
         p50.round(|| Ok::<_, Error>(alone.p50_us), || Ok(behind.p50_us))?;
         p99.round(|| Ok::<_, Error>(alone.p99_us), || Ok(behind.p99_us))?;
     }
