@@ -7,7 +7,7 @@
 //! | landing, wall | the same by the clock; the product reads one partition a core of two | the same, on one core |
 //! | by directory | by carrier and month (the sample: and day) | a decoder and a writer for each of the same files |
 //! | produce | 260-byte records into another stream, while a lake (with the sample: several) catches up | without it |
-//! | ack p99 | the same at 5,000 records a second | without them |
+//! | ack p99 | the same at 5,000 records a second | without it |
 //!
 //! Beside them: the memory that landing in 200 directories takes, and how old the newest landed record is at 1,000 records a
 //! second and a roll of 10 s.

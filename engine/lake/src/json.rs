@@ -411,7 +411,7 @@ impl Cursor<'_> {
     }
 
     fn skip_space(&mut self) {
-        while self.peek().is_some_and(|byte| byte <= b' ' && is_space(byte)) {
+        while self.peek().is_some_and(is_space) {
             self.at += 1;
         }
     }
@@ -432,7 +432,7 @@ impl Cursor<'_> {
             let others = (values.wrapping_add(0x7676_7676_7676_7676) | values) & 0x8080_8080_8080_8080;
             if others != 0 {
                 self.at += others.trailing_zeros() as usize / 8;
-                return if self.at == before { Err(self.error("a number without digits")) } else { Ok(()) };
+                break;
             }
             self.at += 8;
         }

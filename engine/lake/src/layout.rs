@@ -311,7 +311,7 @@ fn time(json: &Json<'_>, path: &[String]) -> Option<i64> {
             rfc3339::micros(text.as_bytes()).or_else(any).or_else(date)
         }
         TokenKind::Integer => {
-            let number: i64 = json.raw(token).parse().ok()?;
+            let number = json.integer(token)?;
             match number.unsigned_abs() {
                 0..100_000_000_000 => number.checked_mul(1_000_000),
                 100_000_000_000..100_000_000_000_000 => number.checked_mul(1_000),

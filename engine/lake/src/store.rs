@@ -8,6 +8,8 @@
 //! A process killed in the middle of a local put may leave a file whose name ends in `#` and a number behind; it was never
 //! visible under its own name, and readers of `*.parquet` do not see it.
 
+use std::collections::{HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader};
 use std::ops::Range;
 use std::path::PathBuf;
@@ -446,8 +448,14 @@ impl Store {
     /// What cannot be removed stays, and does no harm.
     pub async fn sweep(&self, names: impl IntoIterator<Item = &str>) {
         let Some(root) = &self.local else { return };
-        let files: Vec<PathBuf> = names.into_iter().map(|name| root.join(name)).collect();
-        let sweeping = tokio::task::spawn_blocking(move || files.iter().for_each(|file| sweep_beside(file)));
+        let mut directories: HashMap<PathBuf, HashSet<OsString>> = HashMap::new();
+        for file in names.into_iter().map(|name| root.join(name)) {
+            if let (Some(directory), Some(name)) = (file.parent(), file.file_name()) {
+                directories.entry(directory.to_owned()).or_default().insert(name.to_owned());
+            }
+        }
+        let sweep = move || directories.iter().for_each(|(directory, names)| sweep_directory(directory, names));
+        let sweeping = tokio::task::spawn_blocking(sweep);
         let _ = sweeping.await;
     }
 
@@ -460,15 +468,13 @@ impl Store {
     }
 }
 
-fn sweep_beside(file: &std::path::Path) {
-    let (Some(directory), Some(name)) = (file.parent(), file.file_name().and_then(|name| name.to_str())) else {
-        return;
-    };
+fn sweep_directory(directory: &std::path::Path, names: &HashSet<OsString>) {
     let Ok(entries) = std::fs::read_dir(directory) else { return };
     for entry in entries.flatten() {
         let found = entry.file_name();
-        let number = found.to_str().and_then(|found| found.strip_prefix(name)?.strip_prefix('#'));
-        if number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())) {
+        let Some((name, number)) = found.to_str().and_then(|found| found.rsplit_once('#')) else { continue };
+        let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+        if is_number && names.contains(OsStr::new(name)) {
             let removed = std::fs::remove_file(entry.path());
             tracing::info!(file = %entry.path().display(), ?removed, "a put that was broken off left a file");
         }
