@@ -4,8 +4,10 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use memmap2::Mmap;
 
 /// Appends `block` to a new file `count` times, each time with its own `fdatasync`; the time of each.
@@ -51,12 +53,70 @@ pub fn map(path: &Path) -> io::Result<Mmap> {
     unsafe { Mmap::map(&file) }
 }
 
+/// Reads a file from its beginning with `pread` into page-aligned buffers, which are used again once nobody holds them.
+#[derive(Debug)]
+pub struct AlignedReader {
+    file: File,
+    position: u64,
+    chunk: usize,
+    free: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+/// Part of a buffer that goes back when it is dropped.
+#[derive(Debug)]
+struct Aligned {
+    memory: Vec<u8>,
+    start: usize,
+    length: usize,
+    free: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+const PAGE: usize = 4 << 10;
+
+impl AlignedReader {
+    /// Chunks of `chunk` bytes.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn open(path: &Path, chunk: usize) -> io::Result<Self> {
+        Ok(Self { file: File::open(path)?, position: 0, chunk, free: Arc::default() })
+    }
+
+    /// The next chunk; `None` at the end.
+    ///
+    /// # Errors
+    /// What the file system says.
+    #[allow(clippy::should_implement_trait, reason = "an iterator of results says less")]
+    pub fn next(&mut self) -> io::Result<Option<Bytes>> {
+        let free = self.free.lock().ok().and_then(|mut free| free.pop());
+        let mut memory = free.unwrap_or_else(|| vec![0; self.chunk + PAGE]);
+        let start = memory.as_ptr().align_offset(PAGE).min(PAGE);
+        let length = self.file.read_at(&mut memory[start..start + self.chunk], self.position)?;
+        self.position += length as u64;
+        let buffer = Aligned { memory, start, length, free: Arc::clone(&self.free) };
+        Ok((length > 0).then(|| Bytes::from_owner(buffer)))
+    }
+}
+
+impl AsRef<[u8]> for Aligned {
+    fn as_ref(&self) -> &[u8] {
+        &self.memory[self.start..self.start + self.length]
+    }
+}
+
+impl Drop for Aligned {
+    fn drop(&mut self) {
+        if let Ok(mut free) = self.free.lock() {
+            free.push(std::mem::take(&mut self.memory));
+        }
+    }
+}
+
 /// CRC-32 of a file read with `pread` into one page-aligned buffer of `chunk` bytes.
 ///
 /// # Errors
 /// What the file system says.
 pub fn crc_by_pread(path: &Path, chunk: usize) -> io::Result<u32> {
-    const PAGE: usize = 4 << 10;
     let file = File::open(path)?;
     let length = file.metadata()?.len();
     // Where the buffer begins within a page halves or doubles the speed of the kernel's copy on some machines.

@@ -1,34 +1,36 @@
 //! The raw pipe: the shortest program that moves bytes over QUIC into a synced file, and out of a cached one.
 //!
 //! ```text
-//! produce  client: batches ─► quinn stream ─► server: whatever has come ─► one write, one fdatasync ─► acks
-//! fetch    server: mapped file ─► quinn stream ─► client: counts
+//! produce  client: batches ─► quinn streams ─► server: whatever has come ─► one write, one fdatasync ─► acks
+//! fetch    server: file ─► quinn stream ─► client: counts
 //! ```
-//! The disk bounds the synced way long before the network does; without the sync it is the CPU. Hence both.
-//! The bytes have no frames: the first byte of a stream says what it is, an ack is the number of bytes
-//! that are written, or durable, so far. Grouping is the product's: what waits while a sync runs shares the next one. Each side has
-//! its own runtime, as two processes would.
+//! The bytes have no frames: the first byte of a stream says what it is, an ack is the number of the stream's bytes
+//! that are written, or durable, so far. All streams of a connection that are open together go to one file, by one thread:
+//! what waits while a sync runs shares the next one. Client and server are two processes in `ratios`.
 //!
 //! It leaves out all that a product must do: checksums, offsets, indexes, bounded memory, more than one file.
 
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quinn::{Connection, Endpoint, RecvStream, SendStream, VarInt};
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
 
-use crate::disk;
+use crate::disk::{self, AlignedReader};
+use crate::pace::Ticks;
 use crate::quic::{self, Certificate, Error};
 
 const SYNCED: u8 = b'S';
 const WRITTEN: u8 = b'W';
 const FETCH: u8 = b'F';
+const FETCH_MAPPED: u8 = b'M';
 /// What one fetch writes at a time.
 const FETCH_CHUNK: usize = 1 << 20;
 /// Chunks taken from quinn under one lock.
@@ -51,37 +53,58 @@ pub enum Ack {
     Written,
 }
 
-/// A running pipe: a server and one connection to it.
+/// How a fetch reads the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Read {
+    /// `pread` of 1 MiB into page-aligned buffers, the next one while the last is sent.
+    Pread,
+    /// A map: no call and no copy, but a bad sector under it kills the process.
+    Mapped,
+}
+
+/// A pipe's client: one connection to its server.
 pub struct Pipe {
-    // Dropped in this order: the client closes, then the server ends.
+    // Dropped in this order: the connection closes, then its runtime ends.
     connection: Connection,
     _endpoint: Endpoint,
-    client: Runtime,
-    _server: Runtime,
+    runtime: Runtime,
 }
 
 impl Pipe {
-    /// Starts one. What is produced goes to new files in `directory`; `cached` is what a fetch gives out.
+    /// Connects to a [`Server`].
     ///
     /// # Errors
-    /// No socket, no file, no connection.
-    pub fn start(directory: &Path, cached: &Path) -> Result<Self, Error> {
-        let certificate = Certificate::new()?;
-        let (server, client) = (runtime("pipe-server")?, runtime("pipe-client")?);
-        let cached = Bytes::from_owner(disk::map(cached)?);
-        let endpoint = server.block_on(async { quic::server(&certificate) })?;
-        let address = endpoint.local_addr()?;
-        server.spawn(accept(endpoint, directory.to_path_buf(), cached));
-        let (endpoint, connection) = client.block_on(quic::connect(address, &certificate))?;
-        Ok(Self { connection, _endpoint: endpoint, client, _server: server })
+    /// No socket, no connection.
+    pub fn connect(address: SocketAddr, certificate: &[u8]) -> Result<Self, Error> {
+        let runtime = runtime("pipe-client")?;
+        let (endpoint, connection) = runtime.block_on(quic::connect(address, certificate))?;
+        Ok(Self { connection, _endpoint: endpoint, runtime })
     }
 
-    /// Sends `batch` `count` times, at most `depth` of them not yet acknowledged; the time until the last ack.
+    /// Sends `batch` `count` times over each of `streams`, at most `depth` of them not yet acknowledged on each; the time
+    /// until the last ack.
     ///
     /// # Errors
     /// The connection, or the server's disk.
-    pub fn produce(&self, batch: &Bytes, count: usize, depth: usize, ack: Ack) -> Result<Duration, Error> {
-        self.client.block_on(produce(&self.connection, batch.clone(), count, depth, ack))
+    pub fn produce(
+        &self,
+        batch: &Bytes,
+        streams: usize,
+        count: usize,
+        depth: usize,
+        ack: Ack,
+    ) -> Result<Duration, Error> {
+        self.runtime.block_on(async {
+            let start = Instant::now();
+            let mut producing = JoinSet::new();
+            for _ in 0..streams {
+                producing.spawn(produce(self.connection.clone(), batch.clone(), count, depth, ack));
+            }
+            while let Some(ended) = producing.join_next().await {
+                ended??;
+            }
+            Ok(start.elapsed())
+        })
     }
 
     /// Sends `batch` `count` times, each after the ack of the one before; the time of each.
@@ -89,15 +112,23 @@ impl Pipe {
     /// # Errors
     /// The connection, or the server's disk.
     pub fn round_trips(&self, batch: &Bytes, count: usize) -> Result<Vec<Duration>, Error> {
-        self.client.block_on(round_trips(&self.connection, batch, count))
+        self.runtime.block_on(round_trips(&self.connection, batch, count))
+    }
+
+    /// Sends `batch` at each tick; the time from when it was due until its ack came.
+    ///
+    /// # Errors
+    /// The connection, or the server's disk.
+    pub fn paced_round_trips(&self, batch: &Bytes, ticks: Ticks) -> Result<Vec<Duration>, Error> {
+        self.runtime.block_on(paced_round_trips(&self.connection, batch, ticks))
     }
 
     /// Takes the whole cached file; the time until its last byte.
     ///
     /// # Errors
     /// The connection.
-    pub fn fetch(&self) -> Result<Duration, Error> {
-        self.client.block_on(fetch(&self.connection))
+    pub fn fetch(&self, read: Read) -> Result<Duration, Error> {
+        self.runtime.block_on(fetch(&self.connection, read))
     }
 
     /// The datagram size that the path has settled at, and packets lost so far, on the client's side.
@@ -115,16 +146,13 @@ impl Drop for Pipe {
 
 // ---- the client ----
 
-async fn produce(
-    connection: &Connection,
-    batch: Bytes,
-    count: usize,
-    depth: usize,
-    kind: Ack,
-) -> Result<Duration, Error> {
-    let start = Instant::now();
+fn opening(ack: Ack) -> [u8; 1] {
+    [if ack == Ack::Synced { SYNCED } else { WRITTEN }]
+}
+
+async fn produce(connection: Connection, batch: Bytes, count: usize, depth: usize, kind: Ack) -> Result<(), Error> {
     let (mut send, mut recv) = connection.open_bi().await?;
-    send.write_all(&[if kind == Ack::Synced { SYNCED } else { WRITTEN }]).await?;
+    send.write_all(&opening(kind)).await?;
     let room = Arc::new(Semaphore::new(depth));
     let length = batch.len() as u64;
     let sender = tokio::spawn({
@@ -144,13 +172,12 @@ async fn produce(
         room.add_permits((now - acknowledged) as usize);
         acknowledged = now;
     }
-    sender.await??;
-    Ok(start.elapsed())
+    sender.await?
 }
 
 async fn round_trips(connection: &Connection, batch: &Bytes, count: usize) -> Result<Vec<Duration>, Error> {
     let (mut send, mut recv) = connection.open_bi().await?;
-    send.write_all(&[SYNCED]).await?;
+    send.write_all(&opening(Ack::Synced)).await?;
     let mut times = Vec::with_capacity(count);
     let mut wanted = 0;
     for _ in 0..count {
@@ -164,16 +191,40 @@ async fn round_trips(connection: &Connection, batch: &Bytes, count: usize) -> Re
     Ok(times)
 }
 
+async fn paced_round_trips(connection: &Connection, batch: &Bytes, mut ticks: Ticks) -> Result<Vec<Duration>, Error> {
+    let (mut send, mut recv) = connection.open_bi().await?;
+    send.write_all(&opening(Ack::Synced)).await?;
+    let (due, mut acknowledging) = tokio::sync::mpsc::unbounded_channel();
+    let (batch, length) = (batch.clone(), batch.len() as u64);
+    let sender = tokio::spawn(async move {
+        while let Some(tick) = ticks.next().await {
+            due.send(tick)?;
+            send.write_chunk(batch.clone()).await?;
+        }
+        send.finish()?;
+        Ok::<_, Error>(())
+    });
+    let (mut times, mut acknowledged) = (Vec::new(), 0);
+    while let Some(tick) = acknowledging.recv().await {
+        while acknowledged < length * (times.len() as u64 + 1) {
+            acknowledged = ack(&mut recv).await?;
+        }
+        times.push(tick.elapsed());
+    }
+    sender.await??;
+    Ok(times)
+}
+
 async fn ack(recv: &mut RecvStream) -> Result<u64, Error> {
     let mut bytes = [0; 8];
     recv.read_exact(&mut bytes).await?;
     Ok(u64::from_le_bytes(bytes))
 }
 
-async fn fetch(connection: &Connection) -> Result<Duration, Error> {
+async fn fetch(connection: &Connection, read: Read) -> Result<Duration, Error> {
     let start = Instant::now();
     let (mut send, mut recv) = connection.open_bi().await?;
-    send.write_all(&[FETCH]).await?;
+    send.write_all(&[if read == Read::Mapped { FETCH_MAPPED } else { FETCH }]).await?;
     let mut chunks = [const { Bytes::new() }; CHUNKS];
     let mut bytes = 0;
     while let Some(count) = recv.read_chunks(&mut chunks).await? {
@@ -185,38 +236,122 @@ async fn fetch(connection: &Connection) -> Result<Duration, Error> {
 
 // ---- the server ----
 
-async fn accept(endpoint: Endpoint, directory: PathBuf, cached: Bytes) {
+/// A running pipe's server; ends when dropped.
+pub struct Server {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What a client must be given.
+    pub certificate: Vec<u8>,
+    _runtime: Runtime,
+}
+
+impl Server {
+    /// Starts one. What is produced goes to new files in `directory`; `cached` is what a fetch gives out.
+    ///
+    /// # Errors
+    /// No socket, no file.
+    pub fn start(directory: &Path, cached: &Path, datagram_bytes: u16) -> Result<Self, Error> {
+        let certificate = Certificate::new()?;
+        let runtime = runtime("pipe-server")?;
+        let endpoint = runtime.block_on(async { quic::server(&certificate, datagram_bytes) })?;
+        let address = endpoint.local_addr()?;
+        runtime.spawn(accept(endpoint, directory.to_path_buf(), cached.to_path_buf()));
+        Ok(Self { address, certificate: certificate.der().to_vec(), _runtime: runtime })
+    }
+}
+
+async fn accept(endpoint: Endpoint, directory: PathBuf, cached: PathBuf) {
     let mut files = 0;
     while let Some(incoming) = endpoint.accept().await {
         let Ok(connection) = incoming.await else { continue };
+        let mut lane: std::sync::Weak<Lane> = std::sync::Weak::new();
         while let Ok((send, mut recv)) = connection.accept_bi().await {
-            files += 1;
-            let (path, cached) = (directory.join(format!("pipe-{files}")), cached.clone());
-            tokio::spawn(async move {
-                let mut kind = [0];
-                recv.read_exact(&mut kind).await?;
-                match kind[0] {
-                    SYNCED => take(send, recv, &path, Ack::Synced).await,
-                    WRITTEN => take(send, recv, &path, Ack::Written).await,
-                    _ => give(send, cached).await,
+            let mut kind = [0];
+            if recv.read_exact(&mut kind).await.is_err() {
+                continue;
+            }
+            let ack = match kind[0] {
+                SYNCED => Ack::Synced,
+                WRITTEN => Ack::Written,
+                FETCH => {
+                    tokio::spawn(give(send, cached.clone()));
+                    continue;
                 }
-            });
+                _ => {
+                    tokio::spawn(give_mapped(send, cached.clone()));
+                    continue;
+                }
+            };
+            let open = lane.upgrade().filter(|lane| lane.ack == ack);
+            let Some(open) = open.or_else(|| {
+                files += 1;
+                Lane::open(directory.join(format!("pipe-{files}")), ack).ok().map(Arc::new)
+            }) else {
+                continue;
+            };
+            lane = Arc::downgrade(&open);
+            tokio::spawn(take(send, recv, open));
         }
     }
 }
 
-async fn give(mut send: SendStream, mut cached: Bytes) -> Result<(), Error> {
+async fn give_mapped(mut send: SendStream, cached: PathBuf) -> Result<(), Error> {
+    let mut cached = Bytes::from_owner(disk::map(&cached)?);
     while !cached.is_empty() {
         send.write_chunk(cached.split_to(cached.len().min(FETCH_CHUNK))).await?;
     }
     Ok(send.finish()?)
 }
 
-/// Reads on; a thread of its own writes and syncs; acks go out meanwhile.
-async fn take(mut send: SendStream, mut recv: RecvStream, path: &Path, ack: Ack) -> Result<(), Error> {
-    let (to_disk, waiting) = mpsc::channel();
+/// Reads ahead by one chunk, so that disk and network overlap.
+async fn give(mut send: SendStream, cached: PathBuf) -> Result<(), Error> {
+    let mut reader = AlignedReader::open(&cached, FETCH_CHUNK)?;
+    loop {
+        let (reading, chunk) = tokio::task::spawn_blocking(move || {
+            let chunk = reader.next();
+            (reader, chunk)
+        })
+        .await?;
+        reader = reading;
+        match chunk? {
+            Some(chunk) => send.write_chunk(chunk).await?,
+            None => return Ok(send.finish()?),
+        }
+    }
+}
+
+/// One file, and the thread that writes it.
+struct Lane {
+    ack: Ack,
+    to_disk: mpsc::Sender<Group>,
+    path: PathBuf,
+}
+
+/// What has come on one stream.
+struct Group {
+    chunks: Vec<Bytes>,
+    done: watch::Sender<u64>,
+}
+
+impl Lane {
+    fn open(path: PathBuf, ack: Ack) -> io::Result<Self> {
+        let (to_disk, waiting) = mpsc::channel();
+        let file = File::create(&path)?;
+        std::thread::spawn(move || write(file, waiting, ack));
+        Ok(Self { ack, to_disk, path })
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        // The directory goes with the bench.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Reads on; the lane's thread writes and syncs; acks go out meanwhile.
+async fn take(mut send: SendStream, mut recv: RecvStream, lane: Arc<Lane>) -> Result<(), Error> {
     let (done, mut progress) = watch::channel(0);
-    let writer = write(File::create(path)?, waiting, done, ack);
     let acks = tokio::spawn(async move {
         while progress.changed().await.is_ok() {
             let bytes: u64 = *progress.borrow_and_update();
@@ -227,39 +362,32 @@ async fn take(mut send: SendStream, mut recv: RecvStream, path: &Path, ack: Ack)
     });
     let mut chunks = [const { Bytes::new() }; CHUNKS];
     while let Some(count) = recv.read_chunks(&mut chunks).await? {
-        let group: Vec<Bytes> = chunks[..count].iter_mut().map(std::mem::take).collect();
-        to_disk.send(group)?;
+        let chunks = chunks[..count].iter_mut().map(std::mem::take).collect();
+        // Bounded by what the client has in flight.
+        lane.to_disk.send(Group { chunks, done: done.clone() }).map_err(|_| "the writer has ended")?;
     }
-    drop(to_disk);
-    acks.await??;
-    writer.join().map_err(|_| "the writer panicked")??;
-    Ok(std::fs::remove_file(path)?)
+    drop(done);
+    acks.await?
 }
 
-fn write(
-    mut file: File,
-    waiting: mpsc::Receiver<Vec<Bytes>>,
-    done: watch::Sender<u64>,
-    ack: Ack,
-) -> JoinHandle<io::Result<()>> {
-    std::thread::spawn(move || {
-        let mut total = 0;
-        while let Ok(mut group) = waiting.recv() {
-            group.extend(waiting.try_iter().flatten());
-            total += group.iter().map(Bytes::len).sum::<usize>() as u64;
-            let mut slices: Vec<IoSlice<'_>> = group.iter().map(|chunk| IoSlice::new(chunk)).collect();
-            let mut rest = slices.as_mut_slice();
-            while !rest.is_empty() {
-                let written = file.write_vectored(rest)?;
-                IoSlice::advance_slices(&mut rest, written);
-            }
-            if ack == Ack::Synced {
-                file.sync_data()?;
-            }
-            done.send_replace(total);
+fn write(mut file: File, waiting: mpsc::Receiver<Group>, ack: Ack) -> io::Result<()> {
+    while let Ok(first) = waiting.recv() {
+        let groups: Vec<Group> = std::iter::once(first).chain(waiting.try_iter()).collect();
+        let mut slices: Vec<IoSlice<'_>> =
+            groups.iter().flat_map(|group| &group.chunks).map(|chunk| IoSlice::new(chunk)).collect();
+        let mut rest = slices.as_mut_slice();
+        while !rest.is_empty() {
+            let written = file.write_vectored(rest)?;
+            IoSlice::advance_slices(&mut rest, written);
         }
-        Ok(())
-    })
+        if ack == Ack::Synced {
+            file.sync_data()?;
+        }
+        for Group { chunks, done } in groups {
+            done.send_modify(|total| *total += chunks.iter().map(Bytes::len).sum::<usize>() as u64);
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -273,14 +401,19 @@ mod tests {
         std::fs::create_dir_all(&dir).expect("a directory");
         let cached = dir.join("cached");
         disk::fill(&cached, &noise(1 << 20), 3 << 20).expect("written");
-        let pipe = Pipe::start(&dir, &cached).expect("it starts");
+        let server = Server::start(&dir, &cached, quic::DATAGRAM_BYTES_MAX).expect("it starts");
+        let pipe = Pipe::connect(server.address, &server.certificate).expect("it connects");
         let batch = Bytes::from(noise(64 << 10));
         for ack in [Ack::Synced, Ack::Written] {
-            pipe.produce(&batch, 40, 8, ack).expect("acknowledged");
+            pipe.produce(&batch, 2, 40, 8, ack).expect("acknowledged");
         }
-        assert_eq!(pipe.round_trips(&batch.slice(..1_024), 10).expect("acknowledged").len(), 10);
-        pipe.fetch().expect("fetched");
-        drop(pipe);
+        let one = batch.slice(..1_024);
+        assert_eq!(pipe.round_trips(&one, 10).expect("acknowledged").len(), 10);
+        assert_eq!(pipe.paced_round_trips(&one, Ticks::start(1_000, 50)).expect("acknowledged").len(), 50);
+        for read in [Read::Pread, Read::Mapped] {
+            pipe.fetch(read).expect("fetched");
+        }
+        drop((pipe, server));
         std::fs::remove_dir_all(&dir).expect("removed");
     }
 }

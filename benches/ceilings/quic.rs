@@ -19,6 +19,8 @@ const ALPN: &[u8] = b"ceiling";
 const NAME: &str = "ceiling";
 /// The largest datagram tried: the product's default.
 pub const DATAGRAM_BYTES_MAX: u16 = 6_500;
+/// The largest that an Ethernet path carries.
+pub const DATAGRAM_BYTES_ETHERNET: u16 = 1_452;
 const SOCKET_BUFFER: usize = 4 << 20;
 const STREAM_WINDOW: u32 = 1 << 20;
 const RECEIVE_WINDOW: u32 = 4 << 20;
@@ -41,55 +43,61 @@ impl Certificate {
         let chain = rcgen::CertificateParams::new([NAME.to_owned()])?.self_signed(&key)?;
         Ok(Self { chain: chain.der().clone(), key: PrivatePkcs8KeyDer::from(key.serialize_der()) })
     }
+
+    /// What a client must be given, DER.
+    pub fn der(&self) -> &[u8] {
+        &self.chain
+    }
 }
 
-/// A server's endpoint on a port of the system's choice. Call it inside the server's runtime.
+/// A server's endpoint on a port of the system's choice, for datagrams up to `datagram_bytes` both ways. Call it inside the
+/// server's runtime.
 ///
 /// # Errors
 /// No socket.
-pub fn server(certificate: &Certificate) -> Result<Endpoint, Error> {
+pub fn server(certificate: &Certificate, datagram_bytes: u16) -> Result<Endpoint, Error> {
     let mut tls = rustls::ServerConfig::builder_with_provider(Arc::new(provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_no_client_auth()
         .with_single_cert(vec![certificate.chain.clone()], certificate.key.clone_key().into())?;
     tls.alpn_protocols = vec![ALPN.to_vec()];
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
-    config.transport_config(Arc::new(transport(SEND_WINDOW_SERVER)?));
-    endpoint(Some(config))
+    config.transport_config(Arc::new(transport(SEND_WINDOW_SERVER, datagram_bytes)?));
+    endpoint(Some(config), datagram_bytes)
 }
 
 /// A client's endpoint, and its connection to `address`. Call it inside the client's runtime.
 ///
 /// # Errors
 /// No socket; no connection.
-pub async fn connect(address: SocketAddr, certificate: &Certificate) -> Result<(Endpoint, quinn::Connection), Error> {
+pub async fn connect(address: SocketAddr, certificate: &[u8]) -> Result<(Endpoint, quinn::Connection), Error> {
     let mut roots = rustls::RootCertStore::empty();
-    roots.add(certificate.chain.clone())?;
+    roots.add(certificate.into())?;
     let mut tls = rustls::ClientConfig::builder_with_provider(Arc::new(provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_root_certificates(roots)
         .with_no_client_auth();
     tls.alpn_protocols = vec![ALPN.to_vec()];
     let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
-    config.transport_config(Arc::new(transport(SEND_WINDOW_CLIENT)?));
-    let endpoint = endpoint(None)?;
+    config.transport_config(Arc::new(transport(SEND_WINDOW_CLIENT, DATAGRAM_BYTES_MAX)?));
+    let endpoint = endpoint(None, DATAGRAM_BYTES_MAX)?;
     let connection = endpoint.connect_with(config, address, NAME)?.await?;
     Ok((endpoint, connection))
 }
 
-fn endpoint(server: Option<quinn::ServerConfig>) -> Result<Endpoint, Error> {
+fn endpoint(server: Option<quinn::ServerConfig>, datagram_bytes: u16) -> Result<Endpoint, Error> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_recv_buffer_size(SOCKET_BUFFER)?;
     socket.set_send_buffer_size(SOCKET_BUFFER)?;
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
     let mut config = EndpointConfig::default();
-    config.max_udp_payload_size(DATAGRAM_BYTES_MAX)?;
+    config.max_udp_payload_size(datagram_bytes)?;
     Ok(Endpoint::new(config, server, socket.into(), Arc::new(TokioRuntime))?)
 }
 
-fn transport(send_window: u64) -> Result<TransportConfig, Error> {
+fn transport(send_window: u64, datagram_bytes: u16) -> Result<TransportConfig, Error> {
     let mut mtu = MtuDiscoveryConfig::default();
-    mtu.upper_bound(DATAGRAM_BYTES_MAX);
+    mtu.upper_bound(datagram_bytes);
     let mut transport = TransportConfig::default();
     transport
         .mtu_discovery_config(Some(mtu))

@@ -6,21 +6,25 @@
 //!
 //! | bench | what it holds against what |
 //! | --- | --- |
-//! | `end_to_end` | durable produce, fetch and ack latency over QUIC, against the raw [`pipe`] |
 //! | `batch` | encoding, checking and decoding batches, against [`memory`] |
 //! | `lake` | landing a backlog, against a bare program that decodes the same JSON and writes the same Parquet; memory, freshness |
 //! | `queue` | nothing: prints what a queue's machine costs, in memory and by the second |
 //! | `ceilings` | nothing: prints the bare machine, [`disk`] and [`memory`] |
 //!
-//! The ceilings know nothing of the product: this library depends on none of its crates.
+//! `cargo run --release -p millstream-benches --bin ratios` holds each whole path over QUIC against its ceiling, the raw
+//! [`pipe`] for the most part, with client and server as two processes on both sides.
+//!
+//! The ceilings know nothing of the product: nothing in this library names one of its crates.
 #![deny(missing_docs)]
 
 #[path = "../ceilings/disk.rs"]
 pub mod disk;
 #[path = "../ceilings/memory.rs"]
 pub mod memory;
+pub mod pace;
 #[path = "../ceilings/pipe.rs"]
 pub mod pipe;
+pub mod process;
 #[path = "../ceilings/quic.rs"]
 pub mod quic;
 pub mod ratio;

@@ -64,6 +64,12 @@ impl Row {
         Ok(())
     }
 
+    /// A round that was measured elsewhere.
+    pub fn note(&mut self, ceiling: f64, product: f64) {
+        self.ceiling.push(ceiling);
+        self.product.push(product);
+    }
+
     /// The rounds' ratios. A ratio of two neighbours in time: what slows the machine down slows both.
     ///
     /// # Panics
@@ -74,6 +80,30 @@ impl Row {
             Better::Higher => product / ceiling,
             Better::Lower => ceiling / product,
         }))
+    }
+
+    /// The rounds' product / ceiling, whichever way is better.
+    ///
+    /// # Panics
+    /// Without a round.
+    pub fn quotient(&self) -> Spread {
+        Spread::of(self.product.iter().zip(&self.ceiling).map(|(product, ceiling)| product / ceiling))
+    }
+
+    /// The product's figures.
+    ///
+    /// # Panics
+    /// Without a round.
+    pub fn product(&self) -> Spread {
+        Spread::of(self.product.iter().copied())
+    }
+
+    /// The ceiling's figures.
+    ///
+    /// # Panics
+    /// Without a round.
+    pub fn ceiling(&self) -> Spread {
+        Spread::of(self.ceiling.iter().copied())
     }
 
     fn json(&self) -> Value {

@@ -1,0 +1,134 @@
+//! The server's side as a process of its own: this program once more, with a hidden command.
+//!
+//! A child says in one line where it listens and how it is known, and lives until its standard input ends: so it goes
+//! with its parent, whatever becomes of that.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::Duration;
+
+use clap::Subcommand;
+use millstream_benches::quic::Error;
+use millstream_benches::{pipe, process};
+use millstream_server::{Server, ServerConfig};
+
+/// What a child does.
+#[derive(Debug, Subcommand)]
+#[command(hide = true)]
+pub enum Serve {
+    /// Millstream's server
+    #[command(hide = true)]
+    ServeProduct { data_dir: PathBuf, datagram: u16, connections_per_address_max: u32 },
+    /// The raw pipe's
+    #[command(hide = true)]
+    ServePipe { dir: PathBuf, cached: PathBuf, datagram: u16 },
+}
+
+impl Serve {
+    /// Serves until standard input ends.
+    pub fn run(&self) -> Result<(), Error> {
+        match self {
+            Self::ServeProduct { data_dir, datagram, connections_per_address_max } => {
+                let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+                let config = ServerConfig {
+                    data_dir: data_dir.clone(),
+                    listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+                    http: None,
+                    datagram_bytes_max: *datagram,
+                    connections_per_address_max: *connections_per_address_max,
+                    ..ServerConfig::default()
+                };
+                let server = runtime.block_on(Server::start(config))?;
+                ready(server.address(), server.fingerprint())?;
+                Ok(runtime.block_on(server.stop())?)
+            }
+            Self::ServePipe { dir, cached, datagram } => {
+                let server = pipe::Server::start(dir, cached, *datagram)?;
+                let hex: String = server.certificate.iter().map(|byte| format!("{byte:02x}")).collect();
+                ready(server.address, &hex)
+            }
+        }
+    }
+}
+
+fn ready(address: SocketAddr, identity: &str) -> Result<(), Error> {
+    let mut out = std::io::stdout();
+    writeln!(out, "{address} {identity}")?;
+    out.flush()?;
+    std::io::stdin().read_to_end(&mut Vec::new())?;
+    Ok(())
+}
+
+/// A running child.
+pub struct Running {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// A fingerprint, or a certificate in hex.
+    pub identity: String,
+}
+
+impl Running {
+    /// Starts the product's server.
+    pub fn product(data_dir: &Path, datagram: u16, connections_per_address_max: u32) -> Result<Self, Error> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("serve-product").arg(data_dir);
+        Self::start(command.args([datagram.to_string(), connections_per_address_max.to_string()]))
+    }
+
+    /// Starts the pipe's.
+    pub fn pipe(dir: &Path, cached: &Path, datagram: u16) -> Result<Self, Error> {
+        let mut command = Command::new(std::env::current_exe()?);
+        Self::start(command.arg("serve-pipe").args([dir, cached]).arg(datagram.to_string()))
+    }
+
+    fn start(command: &mut Command) -> Result<Self, Error> {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let stdin = child.stdin.take();
+        let mut line = String::new();
+        if let Some(stdout) = child.stdout.take() {
+            BufReader::new(stdout).read_line(&mut line)?;
+        }
+        match line.trim().split_once(' ') {
+            Some((address, identity)) => {
+                let (address, identity) = (address.parse()?, identity.to_owned());
+                Ok(Self { child, stdin, address, identity })
+            }
+            None => Err(format!("a server did not start: {:?}", child.wait()?).into()),
+        }
+    }
+
+    /// The certificate in `identity`.
+    pub fn certificate(&self) -> Vec<u8> {
+        let digit = |at: usize| u8::from_str_radix(&self.identity[at..at + 2], 16).unwrap_or(0);
+        (0..self.identity.len() / 2).map(|index| digit(2 * index)).collect()
+    }
+
+    /// Processor time so far.
+    pub fn cpu(&self) -> Result<Duration, Error> {
+        Ok(process::cpu(self.child.id())?)
+    }
+
+    /// Memory of its own.
+    pub fn memory(&self) -> Result<u64, Error> {
+        Ok(process::memory(self.child.id())?)
+    }
+
+    /// Ends it without a word (SIGKILL).
+    pub fn kill(mut self) -> Result<(), Error> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Its standard input ends, and so does it.
+        drop(self.stdin.take());
+        let _ = self.child.wait();
+    }
+}

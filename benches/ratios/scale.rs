@@ -1,0 +1,105 @@
+//! Many partitions and many connections, against few: the product is its own ceiling.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use millstream_benches::memory;
+use millstream_benches::quic::{DATAGRAM_BYTES_MAX, Error};
+use millstream_benches::ratio::{Better, Row};
+use millstream_client::{Client, Durability};
+use tokio::task::JoinSet;
+
+use crate::Plan;
+use crate::outcome::Outcome;
+use crate::product::{Product, Sending};
+
+const MANY: usize = 1_000;
+const FEW: usize = 4;
+/// A load of many partitions has small batches: as large as Kafka's by default.
+const BATCH_BYTES: usize = 16 << 10;
+const RECORD_BYTES: usize = 1 << 10;
+/// Batches without an ack, of all producers.
+const IN_FLIGHT: usize = 2_000;
+/// The memory a server may take for 1,000 connections.
+const MEMORY_MIB: f64 = 1_024.0;
+const STREAM: &str = "scale";
+
+/// 1,000 partitions against 1. Records have no keys: a producer fills a batch, and goes on with the next partition.
+pub fn partitions(plan: &Plan<'_>) -> Result<Vec<Outcome>, Error> {
+    let bytes: u64 = plan.amount(512 << 20, 64 << 20);
+    let product = Product::start(&plan.dir.join("partitions"), DATAGRAM_BYTES_MAX)?;
+    let value = Bytes::from(memory::noise(RECORD_BYTES));
+    let sending = Sending { batch_bytes: BATCH_BYTES, depth: IN_FLIGHT / FEW, linger: Duration::from_millis(5) };
+    let run = |partitions: usize| {
+        product.create(STREAM, partitions as u32, Durability::Synced)?;
+        let records = bytes / RECORD_BYTES as u64;
+        let clients = std::slice::from_ref(&product.client);
+        let took = product.produce(STREAM, clients, FEW, &value, records, sending)?;
+        product.remove(STREAM)?;
+        Ok::<_, Error>(bytes as f64 / 1e6 / took.as_secs_f64())
+    };
+    run(1)?;
+    run(MANY)?;
+    let mut row = Row::new("partitions", "MB/s", Better::Higher, Some(0.8));
+    for _ in 0..plan.rounds {
+        row.round(|| run(1), || run(MANY))?;
+    }
+    Ok(vec![Outcome::new("partitions", DATAGRAM_BYTES_MAX, &row).note("batch_bytes", BATCH_BYTES)])
+}
+
+/// 1,000 connections against 4, a producer on each.
+pub fn connections(plan: &Plan<'_>) -> Result<Vec<Outcome>, Error> {
+    let bytes: u64 = plan.amount(512 << 20, 64 << 20);
+    let many = MANY.min(plan.open_files_max.saturating_sub(100) as usize);
+    let product = Product::start_for(&plan.dir.join("connections"), DATAGRAM_BYTES_MAX, 2 * MANY as u32)?;
+    let value = Bytes::from(memory::noise(RECORD_BYTES));
+    let few = connect(&product, FEW)?;
+    let all = connect(&product, many)?;
+    let mut memory_mib: f64 = 0.0;
+    let mut run = |clients: &[Client]| {
+        let depth = (IN_FLIGHT / clients.len()).max(1);
+        let sending = Sending { batch_bytes: BATCH_BYTES, depth, linger: Duration::from_millis(5) };
+        product.create(STREAM, FEW as u32, Durability::Synced)?;
+        let took = product.produce(STREAM, clients, clients.len(), &value, bytes / RECORD_BYTES as u64, sending)?;
+        memory_mib = memory_mib.max(product.server.memory()? as f64 / (1 << 20) as f64);
+        product.remove(STREAM)?;
+        Ok::<_, Error>(bytes as f64 / 1e6 / took.as_secs_f64())
+    };
+    run(&few)?;
+    run(&all)?;
+    let mut row = Row::new("connections", "MB/s", Better::Higher, Some(0.8));
+    for round in 0..plan.rounds {
+        // Not `Row::round`: both runs borrow the same counter.
+        let (first, second) = if round % 2 == 0 { (&few, &all) } else { (&all, &few) };
+        let (one, two) = (run(first)?, run(second)?);
+        let (ceiling, product) = if round % 2 == 0 { (one, two) } else { (two, one) };
+        row.note(ceiling, product);
+    }
+    if memory_mib > MEMORY_MIB {
+        return Err(format!("the server took {memory_mib:.0} MiB for {many} connections, above 1 GiB").into());
+    }
+    let outcome = Outcome::new("connections", DATAGRAM_BYTES_MAX, &row)
+        .note("connections", many)
+        .note("server_memory_mib", memory_mib)
+        .note("raised", format!("connections_per_address_max = {}", 2 * MANY));
+    Ok(vec![outcome])
+}
+
+/// So many connections, some at a time: a server lets no more than some hundred shake hands at once.
+pub fn connect(product: &Product, count: usize) -> Result<Vec<Client>, Error> {
+    const AT_ONCE: usize = 32;
+    product.runtime.block_on(async {
+        let mut clients = Vec::with_capacity(count);
+        while clients.len() < count {
+            let mut connecting = JoinSet::new();
+            for _ in 0..AT_ONCE.min(count - clients.len()) {
+                let (address, identity) = (product.server.address.to_string(), product.server.identity.clone());
+                connecting.spawn(async move { Client::connect(address, identity.as_str()).await });
+            }
+            while let Some(connected) = connecting.join_next().await {
+                clients.push(connected??);
+            }
+        }
+        Ok(clients)
+    })
+}
