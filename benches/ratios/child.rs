@@ -32,7 +32,7 @@ impl Serve {
         match self {
             Self::ServeProduct { data_dir, datagram, connections_per_address_max } => {
                 let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-                let config = ServerConfig {
+                let mut config = ServerConfig {
                     data_dir: data_dir.clone(),
                     listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
                     http: None,
@@ -40,6 +40,9 @@ impl Serve {
                     connections_per_address_max: *connections_per_address_max,
                     ..ServerConfig::default()
                 };
+                // Any other setting can be tried: `MILLSTREAM_READ_SIZE=262144 ratios --only fetch`.
+                let variables: Vec<(String, String)> = std::env::vars().collect();
+                config.apply_env(variables.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
                 let server = runtime.block_on(Server::start(config))?;
                 ready(server.address(), server.fingerprint())?;
                 Ok(runtime.block_on(server.stop())?)

@@ -2,11 +2,19 @@
 //!
 //! Not cancel safe: a read or write that is dropped half-way leaves half a frame; whoever drops one drops the stream.
 
+use std::io;
+
 use bytes::{BufMut, Bytes, BytesMut};
+use millstream_protocol::batch::BodyCrcs;
+use millstream_protocol::buffers;
 use millstream_protocol::frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader, Kind, Refusal};
 use quinn::{ReadError, ReadExactError, RecvStream, SendStream, WriteError};
+use tokio::io::AsyncReadExt;
 
 use crate::error::Error;
+
+/// How much of a body is copied at a time: what is done with it next finds it in the nearest caches.
+const READ_STEP_BYTES: usize = 64 << 10;
 
 /// Why a stream cannot be read or written on.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +29,13 @@ pub(crate) enum StreamError {
     Connection(#[from] quinn::ConnectionError),
     #[error(transparent)]
     Frame(#[from] FrameError),
+}
+
+/// What tokio's way of reading makes of quinn's error.
+impl From<io::Error> for StreamError {
+    fn from(error: io::Error) -> Self {
+        error.downcast::<ReadError>().map_or(StreamError::Cut, StreamError::Read)
+    }
 }
 
 impl StreamError {
@@ -62,27 +77,33 @@ impl FrameReader {
 
     /// The body of the header just read. Its length was checked against the kind's limit.
     pub async fn body(&mut self, header: &FrameHeader) -> Result<Bytes, StreamError> {
-        let length = header.body_len as usize;
-        let Some(first) = self.chunk(length).await? else { return Ok(Bytes::new()) };
-        if first.len() == length {
-            return Ok(first);
-        }
-        let mut body = BytesMut::with_capacity(length);
-        body.put(first);
-        while let Some(chunk) = self.chunk(length - body.len()).await? {
-            body.put(chunk);
-        }
-        Ok(body.freeze())
+        self.read_body(header, |_| {}).await
     }
 
-    async fn chunk(&mut self, most: usize) -> Result<Option<Bytes>, StreamError> {
-        if most == 0 {
-            return Ok(None);
+    /// The same for a body with batches from `batches_at` on: their checksums as well, computed as they came.
+    pub async fn body_hashed(
+        &mut self,
+        header: &FrameHeader,
+        batches_at: usize,
+    ) -> Result<(Bytes, BodyCrcs), StreamError> {
+        let mut crcs = BodyCrcs::starting_at(batches_at);
+        let body = self.read_body(header, |received| crcs.update(received)).await?;
+        Ok((body, crcs))
+    }
+
+    /// `seen` is shown all that has come, each time that more has.
+    async fn read_body(&mut self, header: &FrameHeader, mut seen: impl FnMut(&[u8])) -> Result<Bytes, StreamError> {
+        let length = header.body_len as usize;
+        let mut body = buffers::buffer(length);
+        while body.len() < length {
+            // Takes what has arrived under one lock of the connection.
+            let step = (length - body.len()).min(READ_STEP_BYTES);
+            if (&mut self.stream).take(step as u64).read_buf(&mut body).await? == 0 {
+                return Err(StreamError::Cut);
+            }
+            seen(&body);
         }
-        match self.stream.read_chunk(most, true).await? {
-            Some(chunk) => Ok(Some(chunk.bytes)),
-            None => Err(StreamError::Cut),
-        }
+        Ok(buffers::share(body))
     }
 
     /// The next whole frame.

@@ -8,6 +8,7 @@
 //!
 //! - [`batch`]: the batch, the unit of produce, storage and fetch: a 112-byte header and its records.
 //! - [`frame`]: how batches and control messages travel on a QUIC stream.
+//! - [`buffers`]: large ones that are used again.
 //! - [`Code`]: every error a client can see, as a number for ever.
 //! - [`limits`]: every maximum, tied to each other by assertions.
 //!
@@ -32,6 +33,7 @@
 #![forbid(unsafe_code)]
 
 pub mod batch;
+pub mod buffers;
 mod code;
 pub mod frame;
 mod ids;

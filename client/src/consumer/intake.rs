@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use millstream_protocol::batch::{BatchError, BatchHeader, BatchView};
+use millstream_protocol::batch::{BatchError, BatchHeader, BatchView, BodyCrcs};
 use millstream_protocol::frame::Refusal;
 use millstream_protocol::frame::consume::{BATCHES_PREFIX_BYTES, BatchesPrefix};
 use millstream_protocol::frame::control::{ConsumeEvent, Message};
@@ -49,7 +49,7 @@ impl Frame {
 /// A frame as it came.
 #[derive(Debug)]
 pub(crate) enum Incoming {
-    Batches { body: Bytes, room: OwnedSemaphorePermit },
+    Batches { body: Bytes, crcs: BodyCrcs, room: OwnedSemaphorePermit },
     Event(Bytes),
     Refused(Bytes),
 }
@@ -81,19 +81,25 @@ impl Intake {
     /// The stream has ended: the server said so, or broke the protocol, or a batch must be fetched once more.
     pub fn take(&mut self, incoming: Incoming, items: &mut VecDeque<Item>) -> Result<()> {
         match incoming {
-            Incoming::Batches { body, room } => self.take_batches(&body, room, items),
+            Incoming::Batches { body, mut crcs, room } => self.take_batches(&body, &mut crcs, room, items),
             Incoming::Event(body) => self.take_event(ConsumeEvent::decode(&body)?, items),
             Incoming::Refused(body) => Err(Refusal::decode(&body)?.into()),
         }
     }
 
-    fn take_batches(&mut self, body: &Bytes, room: OwnedSemaphorePermit, items: &mut VecDeque<Item>) -> Result<()> {
+    fn take_batches(
+        &mut self,
+        body: &Bytes,
+        crcs: &mut BodyCrcs,
+        room: OwnedSemaphorePermit,
+        items: &mut VecDeque<Item>,
+    ) -> Result<()> {
         let prefix = BatchesPrefix::decode(body)?;
         let mut frame = Frame::new(&prefix, Arc::new(room));
         let mut rest = body.slice(BATCHES_PREFIX_BYTES..);
         let mut ended = Ok(());
         while !rest.is_empty() {
-            match self.verify(prefix.partition, &mut rest) {
+            match self.verify(prefix.partition, &mut rest, crcs.take()) {
                 Ok(Verified::Wanted(batch)) => frame.batches.push_back(batch),
                 Ok(Verified::Known) => {}
                 Ok(Verified::Damaged(gap, error)) => {
@@ -113,10 +119,10 @@ impl Intake {
     }
 
     /// Takes the first batch off `rest`.
-    fn verify(&mut self, partition: PartitionId, rest: &mut Bytes) -> Result<Verified> {
+    fn verify(&mut self, partition: PartitionId, rest: &mut Bytes, crc: Option<u32>) -> Result<Verified> {
         let incarnation = self.positions.incarnation(partition)?;
         let at = self.positions.next(partition)?;
-        let error = match BatchView::split_stored(rest, incarnation) {
+        let error = match BatchView::split_stored_hashed(rest, incarnation, crc) {
             Ok(view) => {
                 let wanted = self.positions.accept(partition, view.header())?;
                 return Ok(wanted.map_or(Verified::Known, |wanted| {

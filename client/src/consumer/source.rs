@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use millstream_protocol::frame::consume::BATCHES_PREFIX_BYTES;
 use millstream_protocol::frame::control::{ConsumeMode, ConsumeOpen, ConsumeOpened, Message, StreamInfo};
 use millstream_protocol::frame::{FrameHeader, Kind};
 use millstream_protocol::limits::FRAME_BYTES_MAX;
@@ -51,7 +52,8 @@ impl Budget {
         Ok(match header.kind {
             Kind::Batches => {
                 let room = self.reserve(header.body_len).await;
-                Incoming::Batches { body: reader.body(&header).await?, room }
+                let (body, crcs) = reader.body_hashed(&header, BATCHES_PREFIX_BYTES).await?;
+                Incoming::Batches { body, crcs, room }
             }
             Kind::ConsumeEvent => Incoming::Event(reader.body(&header).await?),
             Kind::Error => Incoming::Refused(reader.body(&header).await?),

@@ -105,7 +105,9 @@ impl Accumulator {
             if !is_twice && before + record.size() <= self.settings.batch_bytes_target {
                 match open.builder.push(record) {
                     Ok(()) => {
-                        open.ids.extend(id_hash);
+                        if let Some(hash) = id_hash {
+                            open.ids.insert(hash);
+                        }
                         let (ticket, index) = (Arc::clone(&open.ticket), open.builder.record_count() - 1);
                         let bytes = open.builder.len() - before;
                         closed |= self.close_if_full(partition);

@@ -3,16 +3,20 @@
 //! The reader of a body has reserved its length before (`budget`); the header's decoder has bounded it. A body is
 //! copied once, from quinn's packets into one buffer of exactly its size: a body is larger than a packet nearly
 //! always, and a batch must lie in one piece to be checked and written. The buffer is not filled with zeros
-//! first, and pages of it that the peer never sends are never touched.
+//! first, is one that was used before where it is large, and of a new one pages that the peer never sends are never touched.
 
 use std::io;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use millstream_protocol::Code;
+use millstream_protocol::batch::BodyCrcs;
 use millstream_protocol::frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader, Kind, Refusal};
+use millstream_protocol::{Code, buffers};
 use quinn::{ReadExactError, RecvStream, SendStream, VarInt};
 use tokio::io::AsyncReadExt;
+
+/// How much of a body is copied at a time: what is done with it next finds it in the nearest caches.
+const READ_STEP_BYTES: usize = 64 << 10;
 
 /// How a session ends, other than well.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,8 +82,20 @@ impl FrameReader {
 
     /// The frame's body. The caller holds a reservation for it, which a peer may keep busy for `body_timeout` only.
     pub async fn body(&mut self, header: &FrameHeader) -> Result<Bytes, End> {
+        self.read_body(header, |_| {}).await
+    }
+
+    /// The same for a body with a batch at `batch_at`: its checksum as well, computed as it came.
+    pub async fn body_hashed(&mut self, header: &FrameHeader, batch_at: usize) -> Result<(Bytes, Option<u32>), End> {
+        let mut crcs = BodyCrcs::starting_at(batch_at);
+        let body = self.read_body(header, |received| crcs.update(received)).await?;
+        Ok((body, crcs.take()))
+    }
+
+    /// `seen` is shown all that has come, each time that more has.
+    async fn read_body(&mut self, header: &FrameHeader, seen: impl FnMut(&[u8])) -> Result<Bytes, End> {
         let length = header.body_len as usize;
-        match tokio::time::timeout(self.body_timeout, read_exactly(&mut self.recv, length)).await {
+        match tokio::time::timeout(self.body_timeout, read_exactly(&mut self.recv, length, seen)).await {
             Ok(Ok(body)) => Ok(body),
             Ok(Err(BodyError::Finished(have))) => {
                 Err(FrameError::Truncated { what: "frame body", need: length, have }.into())
@@ -110,16 +126,17 @@ impl From<io::Error> for BodyError {
     }
 }
 
-async fn read_exactly(recv: &mut RecvStream, length: usize) -> Result<Bytes, BodyError> {
-    let mut body = BytesMut::with_capacity(length);
-    let mut limited = recv.take(length as u64);
+async fn read_exactly(recv: &mut RecvStream, length: usize, mut seen: impl FnMut(&[u8])) -> Result<Bytes, BodyError> {
+    let mut body = buffers::buffer(length);
     while body.len() < length {
-        // Takes all that has arrived under one lock of the connection.
-        if limited.read_buf(&mut body).await? == 0 {
+        // Takes what has arrived under one lock of the connection.
+        let step = (length - body.len()).min(READ_STEP_BYTES);
+        if (&mut *recv).take(step as u64).read_buf(&mut body).await? == 0 {
             return Err(BodyError::Finished(body.len()));
         }
+        seen(&body);
     }
-    Ok(body.freeze())
+    Ok(buffers::share(body))
 }
 
 /// Writes one frame.

@@ -294,8 +294,7 @@ pub fn check_body_crc(batch: &[u8]) -> Result<(), BatchError> {
     if batch.len() < HEADER_BYTES {
         return Err(BatchError::Truncated { need: HEADER_BYTES, have: batch.len() });
     }
-    let (expected, found) = (u32_at(batch, BODY_CRC), body_crc(&batch[..HEADER_BYTES], &batch[HEADER_BYTES..]));
-    if expected == found { Ok(()) } else { Err(BatchError::BodyChecksum { found, expected }) }
+    check_hashed(batch, body_crc(&batch[..HEADER_BYTES], &batch[HEADER_BYTES..]))
 }
 
 fn header_crc(header: &[u8], incarnation: Incarnation) -> u32 {
@@ -307,17 +306,32 @@ fn header_crc(header: &[u8], incarnation: Incarnation) -> u32 {
     hasher.finalize()
 }
 
-pub(super) fn body_crc(header: &[u8], body: &[u8]) -> u32 {
+fn body_crc(header: &[u8], body: &[u8]) -> u32 {
     let mut hasher = Hasher::new();
-    hasher.update(&header[PRODUCER_BLOCK..BODY_CRC]);
-    hasher.update(&[0; 4]);
-    hasher.update(&header[BODY_CRC + 4..HEADER_BYTES]);
+    hash_header(&mut hasher, header);
     hasher.update(body);
     hasher.finalize()
 }
 
-pub(super) fn set_body_crc(header: &mut [u8; HEADER_BYTES], body: &[u8]) {
-    let crc = body_crc(header, body);
+/// The header's part of `body_crc`.
+pub(super) fn hash_header(hasher: &mut Hasher, header: &[u8]) {
+    hasher.update(&header[PRODUCER_BLOCK..BODY_CRC]);
+    hasher.update(&[0; 4]);
+    hasher.update(&header[BODY_CRC + 4..HEADER_BYTES]);
+}
+
+/// Checks a `body_crc` that was computed before.
+pub(super) fn check_hashed(batch: &[u8], found: u32) -> Result<(), BatchError> {
+    let expected = u32_at(batch, BODY_CRC);
+    if expected == found { Ok(()) } else { Err(BatchError::BodyChecksum { found, expected }) }
+}
+
+/// Writes `body_crc` into a header that is complete but for it. `body` has hashed all of the body.
+pub(super) fn set_body_crc(header: &mut [u8; HEADER_BYTES], body: &Hasher) {
+    let mut hasher = Hasher::new();
+    hash_header(&mut hasher, header);
+    hasher.combine(body);
+    let crc = hasher.finalize();
     header[BODY_CRC..BODY_CRC + 4].copy_from_slice(&crc.to_le_bytes());
 }
 

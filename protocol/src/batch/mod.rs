@@ -7,6 +7,7 @@
 //! Not here: which records share a batch (the client's accumulator), where a batch lies (the log's segments).
 //! Proof: `tests/golden.rs` (the bytes), `tests/round_trip.rs`, `tests/sparse.rs`, `tests/hostile.rs`.
 
+mod body_crc;
 mod builder;
 mod codec;
 mod cut;
@@ -16,6 +17,7 @@ mod sparse;
 pub mod varint;
 mod view;
 
+pub use body_crc::BodyCrcs;
 pub use builder::BatchBuilder;
 pub use codec::Codec;
 pub use cut::Cutter;

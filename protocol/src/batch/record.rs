@@ -15,7 +15,8 @@
 
 use bytes::Bytes;
 
-use super::{BatchError, varint};
+use super::BatchError;
+use super::varint::{self, VARINT_BYTES_MAX};
 use crate::limits::{DEDUP_ID_BYTES_MAX, HEADER_NAME_BYTES_MAX, KEY_BYTES_MAX, RECORD_BYTES_MAX, RECORD_HEADERS_MAX};
 use crate::{Header, Record, Timestamp};
 
@@ -161,16 +162,22 @@ pub(super) fn check_sizes(record: &Record) -> Result<(), BatchError> {
 
 /// Appends `record`; `timestamp_delta` is against the batch's first timestamp.
 pub(super) fn encode(record: &Record, timestamp_delta: i64, out: &mut Vec<u8>) {
-    varint::put(out, encoded_len(record, timestamp_delta) as u64);
+    let length = encoded_len(record, timestamp_delta);
+    // Once for all that follows; what is short goes over a few bytes of its own, appended in one piece.
+    out.reserve(VARINT_BYTES_MAX + length);
     let key_bit = if record.key.is_some() { HAS_KEY } else { 0 };
     let value_bit = if record.value.is_some() { HAS_VALUE } else { 0 };
-    out.push(key_bit | value_bit);
-    varint::put_signed(out, timestamp_delta);
+    let mut short = varint::Short::default();
+    short.put(length as u64);
+    short.push(key_bit | value_bit);
+    short.put(varint::zigzag(timestamp_delta));
     for part in [&record.key, &record.value].into_iter().flatten() {
-        varint::put(out, part.len() as u64);
+        short.put(part.len() as u64);
+        out.extend_from_slice(short.take());
         out.extend_from_slice(part);
     }
-    varint::put(out, record.headers.len() as u64);
+    short.put(record.headers.len() as u64);
+    out.extend_from_slice(short.take());
     for header in &record.headers {
         varint::put(out, header.name.len() as u64);
         out.extend_from_slice(header.name.as_bytes());

@@ -17,6 +17,7 @@
 use std::ops::RangeInclusive;
 
 use bytes::Bytes;
+use crc32fast::Hasher;
 
 use super::header::{BatchHeader, HEADER_BYTES, Stamp, set_body_crc, stamp};
 use super::record::{self, RecordRef};
@@ -156,7 +157,9 @@ fn encode(
 pub(super) fn seal(header: &BatchHeader, mut out: Vec<u8>, incarnation: Incarnation) -> Bytes {
     let header = BatchHeader { body_len: (out.len() - HEADER_BYTES) as u32, ..header.clone() };
     let mut encoded = header.encode_unstamped();
-    set_body_crc(&mut encoded, &out[HEADER_BYTES..]);
+    let mut body = Hasher::new();
+    body.update(&out[HEADER_BYTES..]);
+    set_body_crc(&mut encoded, &body);
     header.mark_sparse(&mut encoded);
     let BatchHeader { base_offset, append_time, epoch, synced_end, .. } = header;
     stamp(&mut encoded, &Stamp { base_offset, append_time, epoch, synced_end }, incarnation);

@@ -18,6 +18,43 @@ pub fn put_signed(out: &mut Vec<u8>, value: i64) {
     put(out, zigzag(value));
 }
 
+/// A few numbers and bytes, to be appended in one piece.
+#[derive(Debug)]
+pub(super) struct Short {
+    bytes: [u8; SHORT_BYTES],
+    length: usize,
+}
+
+/// Three numbers and a byte, whatever they are.
+const SHORT_BYTES: usize = 4 * VARINT_BYTES_MAX;
+
+impl Default for Short {
+    fn default() -> Self {
+        Self { bytes: [0; SHORT_BYTES], length: 0 }
+    }
+}
+
+impl Short {
+    pub fn push(&mut self, byte: u8) {
+        self.bytes[self.length] = byte;
+        self.length += 1;
+    }
+
+    pub fn put(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.push(value as u8);
+    }
+
+    /// What was put, to be appended; it is empty again.
+    pub fn take(&mut self) -> &[u8] {
+        let length = std::mem::take(&mut self.length);
+        &self.bytes[..length]
+    }
+}
+
 /// How many bytes [`put`] appends for `value`.
 pub fn length(value: u64) -> usize {
     (64 - (value | 1).leading_zeros() as usize).div_ceil(7)

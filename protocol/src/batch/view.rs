@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::header::{BatchHeader, HEADER_BYTES, check_body_crc, check_header_crc};
+use super::header::{BatchHeader, HEADER_BYTES, check_body_crc, check_hashed, check_header_crc};
 use super::record::{self, Context, RecordRef};
 use super::{BatchError, Codec};
 use crate::{Incarnation, Offset, Record};
@@ -20,6 +20,14 @@ impl BatchView {
     /// # Errors
     /// [`BatchError`].
     pub fn parse(bytes: &Bytes) -> Result<Self, BatchError> {
+        Self::parse_hashed(bytes, None)
+    }
+
+    /// The same where [`BodyCrcs`](super::BodyCrcs) has computed the checksum already.
+    ///
+    /// # Errors
+    /// [`BatchError`].
+    pub fn parse_hashed(bytes: &Bytes, crc: Option<u32>) -> Result<Self, BatchError> {
         let header = BatchHeader::decode(bytes)?;
         let need = header.batch_len();
         if bytes.len() < need {
@@ -28,7 +36,10 @@ impl BatchView {
         if bytes.len() > need {
             return Err(BatchError::TrailingBytes { extra: bytes.len() - need });
         }
-        check_body_crc(bytes)?;
+        match crc {
+            Some(crc) => check_hashed(bytes, crc)?,
+            None => check_body_crc(bytes)?,
+        }
         Ok(Self { header, bytes: bytes.clone() })
     }
 
@@ -38,12 +49,24 @@ impl BatchView {
     /// # Errors
     /// [`BatchError`]; `bytes` is then unchanged.
     pub fn split_stored(bytes: &mut Bytes, incarnation: Incarnation) -> Result<Self, BatchError> {
+        Self::split_stored_hashed(bytes, incarnation, None)
+    }
+
+    /// The same where [`BodyCrcs`](super::BodyCrcs) has computed the checksum already.
+    ///
+    /// # Errors
+    /// [`BatchError`]; `bytes` is then unchanged.
+    pub fn split_stored_hashed(
+        bytes: &mut Bytes,
+        incarnation: Incarnation,
+        crc: Option<u32>,
+    ) -> Result<Self, BatchError> {
         check_header_crc(bytes, incarnation)?;
         let need = BatchHeader::decode(bytes)?.batch_len();
         if bytes.len() < need {
             return Err(BatchError::Truncated { need, have: bytes.len() });
         }
-        let view = Self::parse(&bytes.slice(..need))?;
+        let view = Self::parse_hashed(&bytes.slice(..need), crc)?;
         let _ = bytes.split_to(need);
         Ok(view)
     }

@@ -100,6 +100,12 @@ struct Route {
     lane: Lane,
 }
 
+/// A batch as it came, and its checksum as far as it could be computed on the way.
+struct Came {
+    bytes: Bytes,
+    crc: Option<u32>,
+}
+
 struct Intake<'a> {
     session: &'a Session,
     routes: HashMap<(StreamId, PartitionId), Route>,
@@ -114,18 +120,19 @@ impl Intake<'_> {
             self.acks.take_turn().await;
             let length = FRAME_HEADER_BYTES + header.body_len as usize;
             let room = self.session.budget.reserve(length).await;
-            let body = frames.body(&header).await?;
+            let (body, crc) = frames.body_hashed(&header, PRODUCE_PREFIX_BYTES).await?;
             let prefix = ProducePrefix::decode(&body)?;
             self.session.shared.metrics.frame_bytes_in.add(length as u64);
             let in_hand =
                 InHand { correlation: header.correlation, started: Instant::now(), _room: room, records: 0, bytes: 0 };
-            self.take(header, prefix, body.slice(PRODUCE_PREFIX_BYTES..), in_hand).await;
+            let batch = Came { bytes: body.slice(PRODUCE_PREFIX_BYTES..), crc };
+            self.take(header, prefix, batch, in_hand).await;
         }
         Ok(())
     }
 
     /// Hands one batch to its lane, or says why not. Either way there will be an ack.
-    async fn take(&mut self, header: FrameHeader, prefix: ProducePrefix, batch: Bytes, mut in_hand: InHand) {
+    async fn take(&mut self, header: FrameHeader, prefix: ProducePrefix, batch: Came, mut in_hand: InHand) {
         let (session, acks) = (self.session, self.acks);
         let route = match self.route(prefix) {
             Ok(route) => route,
@@ -145,7 +152,7 @@ impl Intake<'_> {
         match checked {
             Err(refusal) => acks.refuse(route.lane, in_hand, refusal),
             Ok(accepted) => {
-                (in_hand.records, in_hand.bytes) = (accepted.view.header().record_count, batch.len());
+                (in_hand.records, in_hand.bytes) = (accepted.view.header().record_count, batch.bytes.len());
                 let token = acks.begin(route.lane, in_hand);
                 if let Err(error) = route.partition.append(accepted, token, &self.sink) {
                     acks.fail(token, log_refusal(&error));
@@ -171,10 +178,10 @@ impl Intake<'_> {
 
 /// Whether a batch may be stored: by whom, whole, unstamped, its records within the stream's limits and with the keys and
 /// headers they need.
-async fn accept(session: &Session, route: &Route, batch: &Bytes, resend: bool) -> Result<NewBatch, Refusal> {
+async fn accept(session: &Session, route: &Route, batch: &Came, resend: bool) -> Result<NewBatch, Refusal> {
     session.authorize(Action::Produce, Resource::Stream(&route.stream.name))?;
     let now = session.shared.now();
-    let view = check::parse(batch, now)?;
+    let view = check::parse(&batch.bytes, batch.crc, now)?;
     let mut dedup = None;
     if check::must_read(&view, &route.stream.config) {
         let turn = session.budget.server().decode_turn().await;

@@ -12,8 +12,8 @@ use millstream_protocol::limits::{CONTROL_BATCH_RECORDS_MAX, TIMESTAMP_AHEAD_MS_
 use millstream_protocol::{ByteSize, Code, Timestamp};
 
 /// Checks a batch without reading its records: fields, checksum, an empty stamp, a time that is not far ahead.
-pub(super) fn parse(batch: &Bytes, now: Timestamp) -> Result<BatchView, Refusal> {
-    let view = BatchView::parse(batch).map_err(|error| refusal(&error))?;
+pub(super) fn parse(batch: &Bytes, crc: Option<u32>, now: Timestamp) -> Result<BatchView, Refusal> {
+    let view = BatchView::parse_hashed(batch, crc).map_err(|error| refusal(&error))?;
     check_zero_stamp(batch).map_err(|error| refusal(&error))?;
     let latest = view.header().max_timestamp.max(view.header().first_timestamp);
     let ahead_ms = latest.0.saturating_sub(now.0);
@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn a_record_above_the_limit_is_named_with_both_sizes_and_others_pass() {
         for codec in [Codec::None, Codec::Lz4, Codec::Zstd] {
-            let view = parse(&batch(codec, &[10, 2_000, 10], NOW), NOW).expect("whole");
+            let view = parse(&batch(codec, &[10, 2_000, 10], NOW), None, NOW).expect("whole");
             let limit = |record_bytes_max| StreamConfig { record_bytes_max, ..StreamConfig::default() };
             assert_eq!(records(&view, &limit(2_000), NOW), Ok(None));
             assert!(must_read(&view, &limit(2_000)) && !must_read(&view, &limit(1 << 20)));
@@ -140,7 +140,7 @@ mod tests {
         let build = |records: &[Record]| {
             let mut builder = BatchBuilder::new(Codec::Lz4);
             records.iter().for_each(|record| builder.push(record).expect("legal"));
-            parse(&builder.finish().expect("not empty"), NOW).expect("whole")
+            parse(&builder.finish().expect("not empty"), None, NOW).expect("whole")
         };
         let keyed = build(&[Record::new("a").key("k"), Record::tombstone("k"), Record::new("").key("")]);
         assert_eq!(records(&keyed, &compacted, NOW), Ok(None));
@@ -158,7 +158,7 @@ mod tests {
         let build = |records: &[Record]| {
             let mut builder = BatchBuilder::new(Codec::Zstd);
             records.iter().for_each(|record| builder.push(record).expect("legal"));
-            parse(&builder.finish().expect("not empty"), NOW).expect("whole")
+            parse(&builder.finish().expect("not empty"), None, NOW).expect("whole")
         };
         let flagged =
             build(&[Record::new("a").key("k").dedup_id("1"), Record::new("b"), Record::new("c").dedup_id("1")]);
@@ -172,7 +172,7 @@ mod tests {
         let flag = |view: &BatchView| {
             let mut bytes = view.bytes().to_vec();
             bytes[56] |= FLAG_CONTROL_HEADERS as u8;
-            parse(&millstream_protocol::batch::renumber(&bytes, ProducerId(0), 0, 0), NOW).expect("whole")
+            parse(&millstream_protocol::batch::renumber(&bytes, ProducerId(0), 0, 0), None, NOW).expect("whole")
         };
         let most = vec![Record::new("x"); CONTROL_BATCH_RECORDS_MAX as usize];
         assert!(records(&flag(&build(&most)), &config, NOW).is_ok());
@@ -185,7 +185,8 @@ mod tests {
         let at = bytes.windows(11).position(|name| name == b"xs-dedup-id").expect("the header");
         let mut bytes = bytes.to_vec();
         bytes[at] = b'm';
-        let twice = parse(&millstream_protocol::batch::renumber(&bytes, ProducerId(0), 0, 0), NOW).expect("whole");
+        let twice =
+            parse(&millstream_protocol::batch::renumber(&bytes, ProducerId(0), 0, 0), None, NOW).expect("whole");
         assert_eq!(records(&twice, &config, NOW).expect_err("two ids").code, Code::IllegalRecord);
     }
 
@@ -197,7 +198,7 @@ mod tests {
             let mut builder = BatchBuilder::new(Codec::None);
             builder.push(&Record::new("at once")).expect("legal");
             builder.push(&Record::new("later").header(name, number.to_string())).expect("legal");
-            let view = parse(&builder.finish().expect("not empty"), NOW).expect("whole");
+            let view = parse(&builder.finish().expect("not empty"), None, NOW).expect("whole");
             assert!(must_read(&view, config));
             records(&view, config, NOW).map(|_| ()).map_err(|refusal| (refusal.code, refusal.text))
         };
@@ -223,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_timestamp_may_be_an_hour_ahead_and_no_more() {
-        let at = |ahead_ms: i64| parse(&batch(Codec::None, &[1], Timestamp(NOW.0 + ahead_ms)), NOW);
+        let at = |ahead_ms: i64| parse(&batch(Codec::None, &[1], Timestamp(NOW.0 + ahead_ms)), None, NOW);
         assert!(at(TIMESTAMP_AHEAD_MS_MAX).is_ok());
         assert_eq!(at(TIMESTAMP_AHEAD_MS_MAX + 1).expect_err("ahead").code, Code::TimestampTooFarAhead);
     }
@@ -234,7 +235,7 @@ mod tests {
         for at in [8, good.len() - 1] {
             let mut bad = good.to_vec();
             bad[at] ^= 1;
-            let refused = parse(&bad.into(), NOW).expect_err("damaged").code;
+            let refused = parse(&bad.into(), None, NOW).expect_err("damaged").code;
             assert!(matches!(refused, Code::CorruptBatch), "byte {at}: {refused}");
         }
     }
