@@ -19,6 +19,8 @@
 pub mod disk;
 #[path = "../ceilings/memory.rs"]
 pub mod memory;
+#[path = "../peers/mod.rs"]
+pub mod peers;
 #[path = "../ceilings/pipe.rs"]
 pub mod pipe;
 #[path = "../ceilings/quic.rs"]
