@@ -47,7 +47,7 @@ pub const RUN_MAX: Duration = Duration::from_secs(10 * 60);
 pub enum Kind {
     /// Redis Streams with an append-only file; consumer groups are its queues.
     RedisStreams,
-    /// NATS JetStream on files; a pull consumer on a work-queue stream is its queue.
+    /// NATS JetStream on files; a durable pull consumer is its queue.
     JetStream,
 }
 
