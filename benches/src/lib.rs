@@ -7,12 +7,14 @@
 //! | bench | what it holds against what |
 //! | --- | --- |
 //! | `end_to_end` | durable produce, fetch and ack latency over QUIC, against the raw [`pipe`] |
-//! | `batch` | encoding, checking and decoding batches, against [`memory`] |
+//! | `micro` | single hot steps, batches among them, which stand beside [`memory`] |
 //! | `lake` | landing a backlog, against a bare program that decodes the same JSON and writes the same Parquet; memory, freshness |
 //! | `queue` | nothing: prints what a queue's machine costs, in memory and by the second |
 //! | `ceilings` | nothing: prints the bare machine, [`disk`] and [`memory`] |
 //!
-//! The ceilings know nothing of the product: this library depends on none of its crates.
+//! [`peers`] are the servers that people would pick instead, if they are installed.
+//!
+//! Ceilings and peers know nothing of the product: this library depends on none of its crates.
 #![deny(missing_docs)]
 
 #[path = "../ceilings/disk.rs"]
