@@ -6,7 +6,7 @@
 //!
 //! | bench | what it holds against what |
 //! | --- | --- |
-//! | `batch` | encoding, checking and decoding batches, against [`memory`] |
+//! | `micro` | single hot steps, batches among them, which stand beside [`memory`] |
 //! | `lake` | landing a backlog, against a bare program that decodes the same JSON and writes the same Parquet; memory, freshness |
 //! | `queue` | nothing: prints what a queue's machine costs, in memory and by the second |
 //! | `ceilings` | nothing: prints the bare machine, [`disk`] and [`memory`] |
@@ -14,14 +14,21 @@
 //! `cargo run --release -p millstream-benches --bin ratios` holds each whole path over QUIC against its ceiling, the raw
 //! [`pipe`] for the most part, with client and server as two processes on both sides.
 //!
-//! The ceilings know nothing of the product: nothing in this library names one of its crates.
+//! [`peers`] are the servers that people would pick instead, if they are installed.
+//!
+//! Ceilings and peers know nothing of the product: nothing in this library names one of its crates.
 #![deny(missing_docs)]
 
 #[path = "../ceilings/disk.rs"]
 pub mod disk;
 #[path = "../ceilings/memory.rs"]
 pub mod memory;
+<<<<<<< HEAD
 pub mod pace;
+=======
+#[path = "../peers/mod.rs"]
+pub mod peers;
+>>>>>>> peers
 #[path = "../ceilings/pipe.rs"]
 pub mod pipe;
 pub mod process;
