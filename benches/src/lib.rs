@@ -23,12 +23,9 @@
 pub mod disk;
 #[path = "../ceilings/memory.rs"]
 pub mod memory;
-<<<<<<< HEAD
 pub mod pace;
-=======
 #[path = "../peers/mod.rs"]
 pub mod peers;
->>>>>>> peers
 #[path = "../ceilings/pipe.rs"]
 pub mod pipe;
 pub mod process;
