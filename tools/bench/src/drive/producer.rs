@@ -211,3 +211,6 @@ async fn count<S: Sender>(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -105,7 +105,7 @@ async fn measure<T: Target>(target: &T, order: &Order, made: &mut Made) -> Resul
     let time_is_over = tokio::time::sleep_until(clock.instant(end_ns.min(start_ns + FOREVER_NS)).into());
     tokio::pin!(time_is_over);
     // Until producers have ended by themselves; where nobody sends, until readers have.
-    loop {
+    while if load.sends() { !sending.is_empty() } else { !reading.is_empty() } {
         tokio::select! {
             biased;
             () = order.interrupt.cancelled(), if !interrupted => {
@@ -122,10 +122,6 @@ async fn measure<T: Target>(target: &T, order: &Order, made: &mut Made) -> Resul
             }
             Some(ended) = sending.join_next() => produced.push(ended.expect("a producer does not panic")?),
             Some(ended) = reading.join_next() => ended.expect("a reader does not panic")?,
-            else => break,
-        }
-        if load.sends() && sending.is_empty() {
-            break;
         }
     }
     let landed = match lake {
@@ -185,7 +181,7 @@ async fn measure<T: Target>(target: &T, order: &Order, made: &mut Made) -> Resul
         meters: measured.into_iter().map(|(measured, _)| measured).collect(),
         batches: batches(&produced),
         verification,
-        process: order.process.map(|(process, of)| used(process, of, &samples.lock())),
+        process: order.process.and_then(|(process, of)| used(process, of, &samples.lock())),
         lake: landed.map(|(landed, _)| landed),
         machine: Machine::this(),
         notes,
@@ -276,15 +272,16 @@ fn notes(load: &Load, shared: &Shared, prepared: &setup::Prepared, subscriptions
     notes
 }
 
-fn used(process: ServerProcess, of: &str, samples: &[Sample]) -> Process {
-    let count = samples.len().max(1) as f64;
-    Process {
+/// `None` of a run that was over before there was a sample.
+fn used(process: ServerProcess, of: &str, samples: &[Sample]) -> Option<Process> {
+    let count = samples.len() as f64;
+    (!samples.is_empty()).then(|| Process {
         of: of.to_owned(),
         pid: process.pid(),
         cpu_percent: samples.iter().map(|sample| sample.cpu_percent).sum::<f64>() / count,
         resident_bytes_max: samples.iter().map(|sample| sample.resident_bytes).max().unwrap_or(0),
         samples: samples.to_vec(),
-    }
+    })
 }
 
 /// The limit of each of so many producers.
