@@ -7,6 +7,7 @@ use millstream_client::Timestamp;
 use tokio::sync::mpsc;
 
 use super::{Sender, Sent, Shared, unstamped_time};
+use crate::clock::SECOND_NS;
 use crate::failure::Failure;
 use crate::load::keys::KeySource;
 use crate::load::pace::{Metronome, Schedule};
@@ -18,6 +19,8 @@ use crate::stamp::Stamp;
 const HAND_OVER_RECORDS: usize = 512;
 /// Records sent between two looks at the clock's end and the room.
 const LOT_RECORDS: u64 = 64;
+/// At a rate, what was due within the window is sent so long after its end.
+const LATE_NS: u64 = 2 * SECOND_NS;
 
 /// What a producer is to do.
 pub struct Plan {
@@ -144,9 +147,11 @@ impl<T> Task<T> {
                     intended_ns
                 }
             };
-            if now >= shared.window.end() {
+            let end_ns = shared.window.end();
+            let late_ns = if matches!(self.plan.pace, Pace::FlatOut) { 0 } else { LATE_NS };
+            if intended_ns >= end_ns || now >= end_ns.saturating_add(late_ns) {
                 if let Pace::Open(schedule, _) = &self.plan.pace {
-                    let late = schedule.due(shared.window.end() - 1).saturating_sub(self.sequence);
+                    let late = schedule.due(end_ns - 1).saturating_sub(self.sequence);
                     shared.unsent.fetch_add(late, Ordering::Relaxed);
                 }
                 self.plan.limit = Limit::All(0);

@@ -76,7 +76,7 @@ pub fn find(name: &str) -> Result<Workload, String> {
     }
     let shared =
         |other: &str| name.split('-').filter(|part| other.split('-').any(|of_other| of_other == *part)).count();
-    let nearest = all.iter().max_by_key(|workload| shared(&workload.name)).expect("there are some");
+    let nearest = all.iter().max_by_key(|workload| (shared(&workload.name), std::cmp::Reverse(workload.name.len()))).expect("there are some");
     Err(format!("no workload is called '{name}': did you mean {}? `workload --list` shows all", nearest.name))
 }
 
@@ -100,6 +100,6 @@ mod tests {
     #[test]
     fn a_slip_is_answered_with_the_nearest_name() {
         let error = find("1-topic-16-partition-1kb").expect_err("a slip");
-        assert!(error.contains("1-topic-16-partitions-1kb"), "{error}");
+        assert!(error.contains("did you mean 1-topic-16-partitions-1kb?"), "{error}");
     }
 }

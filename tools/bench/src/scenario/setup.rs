@@ -30,7 +30,7 @@ pub struct Made {
     group: Option<String>,
     lake: Option<String>,
     lake_dir: Option<TempDir>,
-    stream: Option<String>,
+    streams: Vec<String>,
 }
 
 impl Made {
@@ -46,7 +46,7 @@ impl Made {
         if let Some(lake) = &self.lake {
             failed = failed.and(target.client()?.remove_lake(lake).await.map_err(Failure::from));
         }
-        if let Some(stream) = &self.stream {
+        for stream in &self.streams {
             failed = failed.and(target.delete_stream(stream).await);
         }
         failed.map_err(|failure| Failure {
@@ -120,7 +120,7 @@ pub async fn prepare<T: Target>(
         }
         None => {
             target.make_stream(&stream, load).await?;
-            made.stream = load.stream.is_none().then(|| stream.clone());
+            made.streams.extend(load.stream.is_none().then(|| stream.clone()));
         }
     }
     let is_old = before.is_some_and(|facts| facts.records > 0);
@@ -130,8 +130,16 @@ pub async fn prepare<T: Target>(
         (_, None) => From::Now,
     };
     let queues: Vec<String> = (0..load.queues).map(|index| format!("bench-{run:08x}-{index}")).collect();
+    // A FIFO queue needs somewhere to put what it cannot order; nothing goes there.
+    let dead_letters = (load.fifo && load.queues > 0).then(|| format!("bench-{run:08x}-dead"));
+    if let Some(dead_letters) = &dead_letters {
+        let alone = Load { partitions: Some(1), ..load.clone() };
+        target.make_stream(dead_letters, &alone).await?;
+        made.streams.push(dead_letters.clone());
+    }
     for queue in &queues {
-        target.make_queue(queue, &stream, if is_old { From::Now } else { from }, load).await?;
+        let from = if is_old { From::Now } else { from };
+        target.make_queue(queue, &stream, from, dead_letters.as_deref()).await?;
         made.queues.push(queue.clone());
     }
     let filled = match load.backlog {

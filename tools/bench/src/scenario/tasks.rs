@@ -6,6 +6,7 @@ use tokio::task::JoinSet;
 
 use super::limit;
 use super::setup::Prepared;
+use crate::clock::nanos;
 use crate::drive::producer::{self, Limit, Pace, Plan, Produced};
 use crate::drive::subscription::Subscription;
 use crate::drive::{Shared, reader, worker};
@@ -87,7 +88,7 @@ pub fn produce_as<T: Target>(
 ) -> JoinSet<Result<Produced, Failure>> {
     let mut sending = JoinSet::new();
     let metronome = load.rate.map(|_| Metronome::start());
-    let start_ns = shared.clock.now();
+    let start_ns = shared.window.start().saturating_sub(nanos(load.warm_up.get()));
     for (index, sender) in (0..).zip(senders) {
         let producer = first + index;
         let size = usize::try_from(load.record_size).unwrap_or(usize::MAX);

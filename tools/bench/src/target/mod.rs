@@ -58,13 +58,13 @@ pub trait Target: Send + Sync {
     /// Deletes it.
     fn delete_stream(&self, stream: &str) -> impl Future<Output = Result<(), Failure>> + Send;
 
-    /// Makes a queue on it, from its end on, or from its beginning.
+    /// Makes a queue on it, from its end on, or from its beginning; with a stream for dead letters it is FIFO.
     fn make_queue(
         &self,
         queue: &str,
         stream: &str,
         from: From,
-        load: &Load,
+        dead_letter: Option<&str>,
     ) -> impl Future<Output = Result<(), Failure>> + Send;
 
     /// Deletes it.

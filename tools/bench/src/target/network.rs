@@ -72,12 +72,19 @@ impl Target for Network {
         Ok(self.clients[0].delete_stream(stream).await?)
     }
 
-    async fn make_queue(&self, queue: &str, stream: &str, from: From, load: &Load) -> Result<(), Failure> {
-        let ordering = match load.fifo {
-            false => QueueOrdering::Unordered,
-            true => QueueOrdering::Fifo { group_batch: 1, on_dead: <_>::default() },
+    async fn make_queue(
+        &self,
+        queue: &str,
+        stream: &str,
+        from: From,
+        dead_letter: Option<&str>,
+    ) -> Result<(), Failure> {
+        let ordering = match dead_letter {
+            None => QueueOrdering::Unordered,
+            Some(_) => QueueOrdering::Fifo { group_batch: 1, on_dead: <_>::default() },
         };
-        let config = QueueConfig { ordering, ..QueueConfig::default() };
+        let dead_letter = dead_letter.map(str::to_owned);
+        let config = QueueConfig { ordering, dead_letter, ..QueueConfig::default() };
         let start = if from == From::Now { QueueStart::Latest } else { QueueStart::Earliest };
         self.clients[0].create_queue(queue, stream, config, start).await?;
         Ok(())

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::clock::{RunClock, SECOND_NS};
+use crate::clock::RunClock;
 use crate::load::keys::Keys;
 use crate::load::payload::{Payload, Pool};
 use crate::record::{Meter, Window};
