@@ -76,7 +76,10 @@ pub fn find(name: &str) -> Result<Workload, String> {
     }
     let shared =
         |other: &str| name.split('-').filter(|part| other.split('-').any(|of_other| of_other == *part)).count();
-    let nearest = all.iter().max_by_key(|workload| (shared(&workload.name), std::cmp::Reverse(workload.name.len()))).expect("there are some");
+    let nearest = all
+        .iter()
+        .max_by_key(|workload| (shared(&workload.name), std::cmp::Reverse(workload.name.len())))
+        .expect("there are some");
     Err(format!("no workload is called '{name}': did you mean {}? `workload --list` shows all", nearest.name))
 }
 
