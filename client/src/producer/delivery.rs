@@ -55,6 +55,11 @@ impl Delivery {
     pub fn partition(&self) -> PartitionId {
         self.ticket.partition
     }
+
+    /// When the record was put into the buffer; with the receipt's latency, when it was acknowledged.
+    pub fn enqueued_at(&self) -> Instant {
+        self.enqueued
+    }
 }
 
 impl Future for Delivery {

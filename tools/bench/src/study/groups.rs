@@ -1,4 +1,4 @@
-//! `groups`: what many members of many groups cost a server, and how fast one large group rebalances.
+//! `study groups`: what many members of many groups cost a server, and how fast one large group rebalances.
 //!
 //! First so many groups of so many members over so many connections: the server's memory before and after, and the CPU that
 //! their heartbeats take while nothing happens. Then one group of 100 members over 1,000 partitions: a member leaves, and the
@@ -13,11 +13,11 @@ use millstream_client::{Client, Code, StreamConfig, StreamPartition};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use crate::Failure;
-use crate::members::{LightMember, Told};
-use crate::report::{Latency, histogram_us};
-use crate::server::ServerProcess;
-use crate::target::TargetFlags;
+use super::members::{LightMember, Told};
+use super::times::{Latency, histogram_us};
+use crate::failure::Failure;
+use crate::record::process::ServerProcess;
+use crate::target::flags::TargetFlags;
 
 /// Members that join at one time.
 const JOINING_MAX: usize = 64;
@@ -38,9 +38,6 @@ pub struct Groups {
     /// Partitions of the stream that they read
     #[arg(long, value_name = "N", default_value_t = 10)]
     partitions: u32,
-    /// The server's process, if it runs on this machine: its memory and CPU are measured then
-    #[arg(long, value_name = "PID")]
-    server_pid: Option<u32>,
     /// Over how long the CPU of heartbeats is measured, in seconds
     #[arg(long, value_name = "S", default_value_t = 10)]
     quiet_seconds: u64,
@@ -82,7 +79,7 @@ pub struct GroupsReport {
 
 /// Runs it.
 pub async fn run(client: &Client, target: &TargetFlags, command: &Groups) -> Result<GroupsReport, Failure> {
-    let server = command.server_pid.map(ServerProcess::new);
+    let server = target.process()?;
     let quiet = Duration::from_secs(command.quiet_seconds);
     // Numbers of members and names of groups are this run's own.
     let run = std::process::id();

@@ -10,7 +10,7 @@ use millstream_protocol::frame::group::{Assignment, GroupHeartbeat, GroupJoin, M
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::Failure;
+use crate::failure::Failure;
 
 /// A member of which the session ends after this, unless another is given.
 pub const SESSION: Duration = Duration::from_secs(15);

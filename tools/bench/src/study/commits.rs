@@ -1,4 +1,4 @@
-//! `commits`: how many offsets become durable in a second, with so many commits in flight, beside plain appends that are as
+//! `study commits`: how many offsets become durable in a second, with so many commits in flight, beside plain appends that are as
 //! small and as durable: the ceiling, for a commit is an append to its partition's state.
 
 use std::fmt;
@@ -13,8 +13,8 @@ use millstream_protocol::frame::control::{Request, Response};
 use millstream_protocol::frame::group::{CommitResult, GroupReset, OffsetCommit, ResetTo, StreamPartition};
 use serde::Serialize;
 
-use crate::Failure;
-use crate::report::{Latency, histogram_us};
+use super::times::{Latency, histogram_us};
+use crate::failure::Failure;
 
 const STREAM: &str = "bench-commits";
 /// Records in each partition: offsets to commit.

@@ -1,8 +1,9 @@
 //! What a server's process uses, by `/proc`: only of one on this machine.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::Failure;
+use crate::failure::Failure;
 
 /// `/proc/<pid>/stat` counts in these: `USER_HZ`, which Linux shows as 100 everywhere.
 const TICKS_A_SECOND: f64 = 100.0;
@@ -17,6 +18,24 @@ pub struct ServerProcess {
 }
 
 impl ServerProcess {
+    /// This process.
+    pub fn this() -> Self {
+        Self { pid: std::process::id() }
+    }
+
+    /// The process that holds that file open: of a server's data directory, its lock. `None` if it cannot be told.
+    pub fn holder_of(file: &Path) -> Option<Self> {
+        let file = file.canonicalize().ok()?;
+        let pids = std::fs::read_dir("/proc").ok()?.flatten();
+        let mut pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        pids.find(|pid| holds(*pid, &file)).map(Self::new)
+    }
+
+    /// Its number.
+    pub fn pid(self) -> u32 {
+        self.pid
+    }
+
     /// The process of that number.
     pub fn new(pid: u32) -> Self {
         Self { pid }
@@ -56,13 +75,29 @@ impl ServerProcess {
 
     fn unreadable(self, why: &dyn std::fmt::Display) -> Failure {
         let text = format!("process {} cannot be measured: {why}; --server-pid names one on this machine", self.pid);
-        Failure { exit: 70, text }
+        Failure::local(text)
     }
+}
+
+fn holds(pid: u32, file: &Path) -> bool {
+    let Ok(open) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    open.flatten().any(|entry| std::fs::read_link(entry.path()).is_ok_and(|path| path == file))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_holds_a_file_open_is_found() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("LOCK");
+        let file = std::fs::File::create(&path).expect("made");
+        assert_eq!(ServerProcess::holder_of(&path).map(ServerProcess::pid), Some(std::process::id()));
+        drop(file);
+        assert_eq!(ServerProcess::holder_of(&path).map(ServerProcess::pid), None);
+        assert_eq!(ServerProcess::holder_of(&dir.path().join("none")).map(ServerProcess::pid), None);
+    }
 
     #[test]
     fn this_process_has_memory_and_uses_time() {
