@@ -360,26 +360,6 @@ async fn take(mut send: SendStream, mut recv: RecvStream, lane: Arc<Lane>) -> Re
         send.finish()?;
         Ok::<_, Error>(())
     });
-    if std::env::var_os("PIPE_ASSEMBLE").is_some() {
-        use tokio::io::AsyncReadExt;
-        loop {
-            let mut body = bytes::BytesMut::with_capacity(1 << 20);
-            let mut limited = (&mut recv).take(1 << 20);
-            while body.len() < 1 << 20 {
-                if limited.read_buf(&mut body).await? == 0 {
-                    break;
-                }
-            }
-            if body.is_empty() {
-                break;
-            }
-            lane.to_disk
-                .send(Group { chunks: vec![body.freeze()], done: done.clone() })
-                .map_err(|_| "the writer has ended")?;
-        }
-        drop(done);
-        return acks.await?;
-    }
     let mut chunks = [const { Bytes::new() }; CHUNKS];
     while let Some(count) = recv.read_chunks(&mut chunks).await? {
         let chunks = chunks[..count].iter_mut().map(std::mem::take).collect();

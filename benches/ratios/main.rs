@@ -6,7 +6,7 @@
 //! | `produce-1k` | 4 producers send 1 KiB records in 1 MiB batches into a `synced` stream | the same bytes over 4 quinn streams into one file, grouped writes, one `fdatasync` each |
 //! | `produce-100b` | the same with 100 B records: the bytes of the records count | the same number of bytes |
 //! | `produce-written` | `produce-1k` into a `written` stream: acknowledged from the page cache | the pipe without `fdatasync` |
-//! | `fetch` | a backlog from the page cache to the client, every record decoded | the same bytes out of a file, by the better of `pread` and map |
+//! | `fetch` | a backlog from the page cache to the client, every record decoded | the same bytes out of a file with `pread`; `mapped` says what a map would give, whose price is the process's life at the first bad sector |
 //! | `tail` | p99 from when a record was due until a consumer has it; 1,000 a second, durable | p99 of the pipe's durable round trip at that pace |
 //! | `ack` | p50 of one durable 1 KiB record in flight | p50 of the pipe's durable round trip |
 //! | `queue` | jobs a second, sent, pushed and acknowledged one by one, durable | the same records produced and consumed, by as many |
@@ -14,6 +14,8 @@
 //! | `connections` | 1,000 connections, the same total load | the product's own rate over 4 |
 //! | `idle-memory` | the server's memory for an idle connection, and for an idle consumer: the larger | 64 KiB |
 //! | `restart` | from the start of a killed server on 20 GiB until it has acknowledged a durable record | 1 s |
+//!
+//! With `--peers`, also durable produce and durable queue jobs beside Redis Streams and JetStream, as far as these are installed.
 //!
 //! Client and server are two processes on the same machine, on both sides; the sides take turns, and a ratio is one round's.
 //! The server's processor time is counted beside it. Where a ceiling is the pipe, both run with datagrams of 6,500 bytes
@@ -24,6 +26,7 @@ mod child;
 mod idle;
 mod latency;
 mod outcome;
+mod peers;
 mod product;
 mod queue;
 mod restart;
@@ -60,6 +63,9 @@ struct Cli {
     /// Where files go: a directory on the disk that is to be measured
     #[arg(long, value_name = "DIR", env = "MILLSTREAM_BENCH_DIR", default_value = env!("CARGO_MANIFEST_DIR"))]
     dir: PathBuf,
+    /// Beside Redis Streams and NATS JetStream as well, if redis-server and nats-server are installed
+    #[arg(long)]
+    peers: bool,
     /// A data directory of 20 GiB for `restart`: written there if it is not; alone, nothing else is done
     #[arg(long, value_name = "DIR")]
     prepare: Option<PathBuf>,
@@ -120,13 +126,20 @@ fn main() -> Result<(), Error> {
     if let (Some(dir), true) = (plan.prepared, cli.only.is_empty()) {
         return restart::prepare(dir, plan.amount(restart::BYTES, restart::BYTES_QUICK));
     }
-    let names = if cli.only.is_empty() { Name::value_variants() } else { &cli.only };
+    // `--peers` alone is what it says.
+    let names: &[Name] = match (cli.only.is_empty(), cli.peers) {
+        (true, false) => Name::value_variants(),
+        _ => &cli.only,
+    };
     let started = Instant::now();
     let mut printed = outcome::Printer::new(cli.json);
     for name in names {
         for outcome in measure(*name, &plan)? {
             printed.print(&outcome);
         }
+    }
+    if cli.peers {
+        peers::beside(&plan, |outcome| printed.print(&outcome))?;
     }
     printed.end(started.elapsed(), plan.rounds);
     Ok(())

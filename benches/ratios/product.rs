@@ -83,7 +83,8 @@ impl Product {
             let mut running = JoinSet::new();
             for (index, producer) in ready.into_iter().enumerate() {
                 let part = share(records, producers, index);
-                running.spawn(send_all(producer, value.clone(), part));
+                // A copy of his own: producers are not to meet at one counter of references.
+                running.spawn(send_all(producer, Bytes::copy_from_slice(value), part));
             }
             while let Some(ended) = running.join_next().await {
                 ended??;

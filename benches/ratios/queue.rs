@@ -30,28 +30,56 @@ const QUEUE: &str = "work";
 pub fn queue(plan: &Plan<'_>) -> Result<Vec<Outcome>, Error> {
     let records: u64 = plan.amount(400_000, 60_000);
     let product = Product::start(&plan.dir.join("queue"), DATAGRAM_BYTES_MAX)?;
-    let value = Bytes::from(memory::noise(1 << 10));
-    let mut clients = Vec::new();
-    for _ in 0..PRODUCERS + CONSUMERS {
-        clients.push(product.runtime.block_on(product.connect())?);
-    }
-    let run = |as_queue: bool| {
-        product.create(STREAM, PARTITIONS, Durability::Synced)?;
-        let took = product.runtime.block_on(exchange(&product, &clients, &value, records, as_queue))?;
-        product.remove(STREAM)?;
-        Ok::<_, Error>(records as f64 / took.as_secs_f64())
-    };
-    run(false)?;
-    run(true)?;
+    let jobs = Jobs::new(&product, records, 1 << 10)?;
+    let rate = |took: Duration| records as f64 / took.as_secs_f64();
+    jobs.stream()?;
+    jobs.queue()?;
     let mut row = Row::new("queue", "jobs/s", Better::Higher, Some(0.5));
     for _ in 0..plan.rounds {
-        row.round(|| run(false), || run(true))?;
+        row.round(|| Ok::<_, Error>(rate(jobs.stream()?)), || Ok(rate(jobs.queue()?)))?;
     }
     let outcome = Outcome::new("queue", DATAGRAM_BYTES_MAX, &row)
         .note("producers", PRODUCERS)
         .note("consumers", CONSUMERS)
         .note("partitions", PARTITIONS);
     Ok(vec![outcome])
+}
+
+/// Two who send and four who take, each over a connection of his own.
+pub struct Jobs<'a> {
+    product: &'a Product,
+    clients: Vec<Client>,
+    value: Bytes,
+    records: u64,
+}
+
+impl<'a> Jobs<'a> {
+    /// So many jobs of that size.
+    pub fn new(product: &'a Product, records: u64, record_bytes: usize) -> Result<Self, Error> {
+        let mut clients = Vec::new();
+        for _ in 0..PRODUCERS + CONSUMERS {
+            clients.push(product.runtime.block_on(product.connect())?);
+        }
+        Ok(Self { product, clients, value: Bytes::from(memory::noise(record_bytes)), records })
+    }
+
+    /// The time until each is done: acknowledged by whoever worked on it.
+    pub fn queue(&self) -> Result<Duration, Error> {
+        self.run(true)
+    }
+
+    /// The same records produced and consumed.
+    pub fn stream(&self) -> Result<Duration, Error> {
+        self.run(false)
+    }
+
+    fn run(&self, as_queue: bool) -> Result<Duration, Error> {
+        let Self { product, clients, value, records } = self;
+        product.create(STREAM, PARTITIONS, Durability::Synced)?;
+        let took = product.runtime.block_on(exchange(product, clients, value, *records, as_queue))?;
+        product.remove(STREAM)?;
+        Ok(took)
+    }
 }
 
 /// The time until all are sent, and all have been consumed, or acknowledged by whoever worked on them.
@@ -85,7 +113,7 @@ async fn exchange(
     }
     let start = Instant::now();
     for (index, producer) in producers.into_iter().enumerate() {
-        running.spawn(send_all(producer, value.clone(), share(records, PRODUCERS, index)));
+        running.spawn(send_all(producer, Bytes::copy_from_slice(value), share(records, PRODUCERS, index)));
     }
     while let Some(ended) = running.join_next().await {
         ended??;

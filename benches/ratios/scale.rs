@@ -17,6 +17,8 @@ const MANY: usize = 1_000;
 const FEW: usize = 4;
 /// A load of many partitions has small batches: as large as Kafka's by default.
 const BATCH_BYTES: usize = 16 << 10;
+/// Who has a connection of his own gathers as much as he likes.
+const BATCH_BYTES_OF_CONNECTIONS: usize = 64 << 10;
 const RECORD_BYTES: usize = 1 << 10;
 /// Batches without an ack, of all producers.
 const IN_FLIGHT: usize = 2_000;
@@ -58,7 +60,7 @@ pub fn connections(plan: &Plan<'_>) -> Result<Vec<Outcome>, Error> {
     let mut memory_mib: f64 = 0.0;
     let mut run = |clients: &[Client]| {
         let depth = (IN_FLIGHT / clients.len()).max(1);
-        let sending = Sending { batch_bytes: BATCH_BYTES, depth, linger: Duration::from_millis(5) };
+        let sending = Sending { batch_bytes: BATCH_BYTES_OF_CONNECTIONS, depth, linger: Duration::from_millis(5) };
         product.create(STREAM, FEW as u32, Durability::Synced)?;
         let took = product.produce(STREAM, clients, clients.len(), &value, bytes / RECORD_BYTES as u64, sending)?;
         memory_mib = memory_mib.max(product.server.memory()? as f64 / (1 << 20) as f64);
@@ -80,6 +82,7 @@ pub fn connections(plan: &Plan<'_>) -> Result<Vec<Outcome>, Error> {
     }
     let outcome = Outcome::new("connections", DATAGRAM_BYTES_MAX, &row)
         .note("connections", many)
+        .note("batch_bytes", BATCH_BYTES_OF_CONNECTIONS)
         .note("server_memory_mib", memory_mib)
         .note("raised", format!("connections_per_address_max = {}", 2 * MANY));
     Ok(vec![outcome])

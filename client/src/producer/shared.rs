@@ -115,8 +115,10 @@ impl Shared {
             Timestamp(0) => record.timestamp = wall,
             timestamp => check_timestamp(timestamp, wall)?,
         }
-        let delay_ms = asked_delay_ms(wall, |name| control_number(&record.headers, name));
-        self.target.config.check_delay(delay_ms).map_err(|refusal| Error::local(refusal.code, refusal.text))?;
+        if !record.headers.is_empty() {
+            let delay_ms = asked_delay_ms(wall, |name| control_number(&record.headers, name));
+            self.target.config.check_delay(delay_ms).map_err(|refusal| Error::local(refusal.code, refusal.text))?;
+        }
         let pushed = books.accumulator.push(record, now).map_err(illegal)?;
         books.buffered += pushed.bytes;
         books.stats.records += 1;

@@ -35,7 +35,7 @@ pub struct LogConfig {
     /// Size at which a state log's segment rolls; default 4 MiB.
     pub state_segment_bytes: u64,
     /// Most bytes that a crash leaves to be replayed or read, in all: those not yet synced into their segments
-    /// (`written` streams included), and those no index covers; 64 KiB to 16 GiB, default 64 MiB a lane. A lane's journal
+    /// (`written` streams included), and those no index covers; 64 KiB to 16 GiB, default 128 MiB a lane. A lane's journal
     /// files hold half of its share each.
     pub unsynced_bytes: u64,
     /// Records are refused with `disk full` while the file system has fewer free bytes; 0: until a write fails. Default
@@ -51,7 +51,7 @@ impl Default for LogConfig {
         let lanes = cores.min(4);
         Self {
             lanes,
-            unsynced_bytes: lanes as u64 * (64 << 20),
+            unsynced_bytes: lanes as u64 * (128 << 20),
             min_free_bytes: None,
             index_interval_bytes: 256 << 10,
             state_segment_bytes: 4 << 20,
@@ -85,7 +85,7 @@ impl Drive {
     /// Threads that work on many files at once.
     fn threads(self) -> usize {
         match self {
-            Drive::Threads => 8,
+            Drive::Threads => 16,
             Drive::Caller => 1,
         }
     }

@@ -167,7 +167,7 @@ settings! {
         unit "count", range "0 to 64", price "more than there are cores is slower", legal |n| (0..=64).contains(n);
     /// Bytes that a crash leaves to be replayed or read, for each lane: those not yet synced into their segments and those
     /// no index covers.
-    unsynced_size: ByteSize = ByteSize::mib(64),
+    unsynced_size: ByteSize = ByteSize::mib(128),
         unit "bytes", range "1 MiB to 16 GiB", price "time of a start after a crash, and as much memory while many partitions are written",
         legal |size| (ByteSize::mib(1)..=ByteSize::gib(16)).contains(size);
     /// Records are refused with `disk full` while the file system has less room; what frees it goes on.

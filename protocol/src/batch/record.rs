@@ -252,27 +252,27 @@ pub(super) struct Context {
 /// Takes a record off the front of `input`.
 pub(super) fn decode<'a>(input: &mut &'a [u8], context: &Context) -> Result<RecordRef<'a>, BatchError> {
     let bad = |what| BatchError::Record { index: context.index, what };
-    let mut rest = take_counted(input).ok_or(bad("its length goes beyond the body"))?;
-    let (&attributes, after) = rest.split_first().ok_or(bad("it is empty"))?;
+    let mut rest = take_counted(input).ok_or_else(|| bad("its length goes beyond the body"))?;
+    let (&attributes, after) = rest.split_first().ok_or_else(|| bad("it is empty"))?;
     rest = after;
     if attributes & !(HAS_KEY | HAS_VALUE) != 0 {
         return Err(bad("unknown attribute bits"));
     }
-    let delta = varint::take_signed(&mut rest).ok_or(bad("its timestamp is cut"))?;
+    let delta = varint::take_signed(&mut rest).ok_or_else(|| bad("its timestamp is cut"))?;
     let timestamp =
-        context.first_timestamp.0.checked_add(delta).map(Timestamp).ok_or(bad("its timestamp overflows"))?;
+        context.first_timestamp.0.checked_add(delta).map(Timestamp).ok_or_else(|| bad("its timestamp overflows"))?;
     let offset_delta = if context.sparse {
-        let delta = varint::take(&mut rest).ok_or(bad("its offset delta is cut"))?;
+        let delta = varint::take(&mut rest).ok_or_else(|| bad("its offset delta is cut"))?;
         u32::try_from(delta).map_err(|_| bad("its offset delta is too large"))?
     } else {
         context.index
     };
     let mut part = |bit, what| {
-        if attributes & bit == 0 { Ok(None) } else { take_counted(&mut rest).map(Some).ok_or(bad(what)) }
+        if attributes & bit == 0 { Ok(None) } else { take_counted(&mut rest).map(Some).ok_or_else(|| bad(what)) }
     };
     let key = part(HAS_KEY, "its key goes beyond it")?;
     let value = part(HAS_VALUE, "its value goes beyond it")?;
-    let header_count = varint::take(&mut rest).ok_or(bad("its header count is cut"))?;
+    let header_count = varint::take(&mut rest).ok_or_else(|| bad("its header count is cut"))?;
     if header_count > RECORD_HEADERS_MAX as u64 {
         return Err(bad("too many headers"));
     }

@@ -61,7 +61,23 @@ pub fn length(value: u64) -> usize {
 }
 
 /// Takes a number off the front of `input`; `None` if it is cut, too long, or not in its shortest form.
+#[inline]
 pub fn take(input: &mut &[u8]) -> Option<u64> {
+    // Nearly all numbers of a record are below 2¹⁴.
+    match **input {
+        [low, ..] if low < 0x80 => {
+            *input = &input[1..];
+            Some(u64::from(low))
+        }
+        [low, high, ..] if (1..0x80).contains(&high) => {
+            *input = &input[2..];
+            Some(u64::from(low & 0x7f) | u64::from(high) << 7)
+        }
+        _ => take_long(input),
+    }
+}
+
+fn take_long(input: &mut &[u8]) -> Option<u64> {
     let mut value = 0u64;
     for (index, byte) in input.iter().enumerate().take(VARINT_BYTES_MAX) {
         let bits = u64::from(byte & 0x7f);

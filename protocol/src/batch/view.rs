@@ -91,7 +91,7 @@ impl BatchView {
             Codec::None => stored,
             codec => codec.decompress(&stored, self.header.uncompressed_len as usize)?.into(),
         };
-        Ok(Records { header: self.header.clone(), body, position: 0, index: 0, next_delta: 0 })
+        Ok(Records { header: self.header.clone(), body, place: Place::default() })
     }
 }
 
@@ -101,15 +101,56 @@ impl BatchView {
 pub struct Records {
     header: BatchHeader,
     body: Bytes,
+    place: Place,
+}
+
+/// What comes next in a body.
+#[derive(Debug, Clone, Default)]
+struct Place {
     position: usize,
     index: u32,
     next_delta: u32,
 }
 
+impl Place {
+    fn next<'a>(&mut self, header: &BatchHeader, body: &'a [u8]) -> Option<Result<RecordRef<'a>, BatchError>> {
+        if self.index >= header.record_count {
+            let extra = body.len() - self.position;
+            self.position = body.len();
+            return (extra > 0).then_some(Err(BatchError::TrailingBytes { extra }));
+        }
+        let context = Context { index: self.index, sparse: header.sparse, first_timestamp: header.first_timestamp };
+        let mut rest = &body[self.position..];
+        let before = rest.len();
+        let result = record::decode(&mut rest, &context).and_then(|record| {
+            let bad = |what| Err(BatchError::Record { index: self.index, what });
+            if record.offset_delta < self.next_delta {
+                return bad("its offset does not rise");
+            }
+            if record.offset_delta > header.last_offset_delta {
+                return bad("its offset lies outside the batch");
+            }
+            Ok(record)
+        });
+        match &result {
+            Ok(record) => {
+                self.position += before - rest.len();
+                self.index += 1;
+                self.next_delta = record.offset_delta + 1;
+            }
+            Err(_) => {
+                self.position = body.len();
+                self.index = header.record_count;
+            }
+        }
+        Some(result)
+    }
+}
+
 impl Records {
     /// Where the next record begins in the body.
     pub(super) fn position(&self) -> usize {
-        self.position
+        self.place.position
     }
 
     /// The body, decompressed.
@@ -122,38 +163,8 @@ impl Records {
     /// # Errors
     /// [`BatchError::Record`]; nothing follows an error.
     pub fn next_ref(&mut self) -> Option<Result<RecordRef<'_>, BatchError>> {
-        if self.index >= self.header.record_count {
-            let extra = self.body.len() - self.position;
-            self.position = self.body.len();
-            return (extra > 0).then_some(Err(BatchError::TrailingBytes { extra }));
-        }
-        let context =
-            Context { index: self.index, sparse: self.header.sparse, first_timestamp: self.header.first_timestamp };
-        let mut rest = &self.body[self.position..];
-        let before = rest.len();
-        let result = record::decode(&mut rest, &context).and_then(|record| {
-            let bad = |what| Err(BatchError::Record { index: self.index, what });
-            if record.offset_delta < self.next_delta {
-                return bad("its offset does not rise");
-            }
-            if record.offset_delta > self.header.last_offset_delta {
-                return bad("its offset lies outside the batch");
-            }
-            Ok(record)
-        });
-        match result {
-            Ok(record) => {
-                self.position += before - rest.len();
-                self.index += 1;
-                self.next_delta = record.offset_delta + 1;
-                Some(Ok(record))
-            }
-            Err(error) => {
-                self.position = self.body.len();
-                self.index = self.header.record_count;
-                Some(Err(error))
-            }
-        }
+        let Self { header, body, place } = self;
+        place.next(header, body)
     }
 
     /// The next record with its offset.
@@ -161,9 +172,9 @@ impl Records {
     /// # Errors
     /// As [`next_ref`](Self::next_ref).
     pub fn next_with_offset(&mut self) -> Option<Result<(Offset, Record), BatchError>> {
-        let (body, base) = (self.body.clone(), self.header.base_offset);
-        self.next_ref().map(|result| {
-            result.map(|record| (Offset(base.0 + u64::from(record.offset_delta)), record.to_record(&body)))
+        let Self { header, body, place } = self;
+        place.next(header, body).map(|result| {
+            result.map(|record| (Offset(header.base_offset.0 + u64::from(record.offset_delta)), record.to_record(body)))
         })
     }
 

@@ -3,7 +3,7 @@
 //!
 //! A *flush* makes one segment catch up: `fdatasync`, then its partition's sync mark, then (if it pays) the segment's
 //! index as of that moment, which is where the next recovery begins to read. Flushes happen, oldest first,
-//! - while more bytes wait than half of the setting allows (the lane itself flushes above the whole),
+//! - when more bytes wait than half of the setting allows, down to a quarter (the lane itself flushes above the whole),
 //! - while a journal file that is to be used again holds frames of them,
 //! - when nothing has been appended for a tenth of a second.
 //!
@@ -257,7 +257,9 @@ impl Flusher {
         }
         let turns: HashMap<usize, u64> = state.journal.iter().map(|(lane, (_, turn))| (*lane, *turn)).collect();
         let mut due = state.take(|w| w.frames.is_some_and(|(first, _)| first <= turns[&w.lane]));
-        while state.unsynced_bytes > self.bytes_max / 2 {
+        // Many at a time: syncs that run side by side share the file system's own commits.
+        let many = state.unsynced_bytes > self.bytes_max / 2;
+        while many && state.unsynced_bytes > self.bytes_max / 4 {
             match state.take_oldest() {
                 Some(oldest) => due.push(oldest),
                 None => break,
