@@ -44,12 +44,12 @@ struct Sides {
 }
 
 impl Sides {
-    fn start(plan: &Plan<'_>, datagram: u16, cached_bytes: u64) -> Result<Self, Error> {
+    fn start(plan: &Plan<'_>, name: &str, datagram: u16, cached_bytes: u64) -> Result<Self, Error> {
         let cached = plan.dir.join("cached");
         disk::fill(&cached, &memory::noise(1 << 20), cached_bytes)?;
         let pipe_server = Running::pipe(plan.dir, &cached, datagram)?;
         let pipe = Pipe::connect(pipe_server.address, &pipe_server.certificate())?;
-        let product = Product::start(&plan.dir.join(format!("bulk-{datagram}")), datagram)?;
+        let product = Product::start(&plan.dir.join(format!("{name}-{datagram}")), datagram)?;
         Ok(Self { product, pipe, pipe_server })
     }
 
@@ -70,7 +70,7 @@ pub fn produce(name: &'static str, plan: &Plan<'_>, load: &Load) -> Result<Vec<O
 
 fn produce_over(name: &'static str, plan: &Plan<'_>, load: &Load, datagram: u16) -> Result<Outcome, Error> {
     let bytes: u64 = plan.amount(512 << 20, 64 << 20);
-    let sides = Sides::start(plan, datagram, 1 << 20)?;
+    let sides = Sides::start(plan, name, datagram, 1 << 20)?;
     let Sides { product, pipe, pipe_server } = &sides;
     let value = Bytes::from(memory::noise(load.record_bytes));
     let batch = Bytes::from(memory::noise(BATCH_BYTES));
@@ -121,7 +121,7 @@ pub fn fetch(plan: &Plan<'_>) -> Result<Vec<Outcome>, Error> {
 
 fn fetch_over(plan: &Plan<'_>, datagram: u16) -> Result<Outcome, Error> {
     let bytes: u64 = plan.amount(512 << 20, 128 << 20);
-    let sides = Sides::start(plan, datagram, bytes)?;
+    let sides = Sides::start(plan, "fetch", datagram, bytes)?;
     let Sides { product, pipe, pipe_server } = &sides;
     let value = Bytes::from(memory::noise(1 << 10));
     let records = bytes / value.len() as u64;

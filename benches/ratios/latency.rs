@@ -28,12 +28,12 @@ struct Sides {
 }
 
 impl Sides {
-    fn start(dir: &Path) -> Result<Self, Error> {
+    fn start(dir: &Path, name: &str) -> Result<Self, Error> {
         let cached = dir.join("cached");
         disk::fill(&cached, &memory::noise(1 << 10), 1 << 10)?;
         let pipe_server = Running::pipe(dir, &cached, DATAGRAM_BYTES_MAX)?;
         let pipe = Pipe::connect(pipe_server.address, &pipe_server.certificate())?;
-        let product = Product::start(&dir.join("latency"), DATAGRAM_BYTES_MAX)?;
+        let product = Product::start(&dir.join(name), DATAGRAM_BYTES_MAX)?;
         product.create(STREAM, 1, Durability::Synced)?;
         Ok(Self { product, pipe, _pipe_server: pipe_server, value: Bytes::from(memory::noise(1 << 10)) })
     }
@@ -48,7 +48,7 @@ fn quantile_us(mut times: Vec<Duration>, quantile: f64) -> f64 {
 /// Acks with one in flight.
 pub fn ack(plan: &Plan<'_>) -> Result<Vec<Outcome>, Error> {
     let count = plan.amount(2_000, 500);
-    let Sides { product, pipe, _pipe_server, value } = Sides::start(plan.dir)?;
+    let Sides { product, pipe, _pipe_server, value } = Sides::start(plan.dir, "ack")?;
     let raw = || Ok::<_, Error>(quantile_us(pipe.round_trips(&value, count)?, 0.5));
     let ours = || Ok::<_, Error>(quantile_us(product.round_trips(STREAM, &value, count)?, 0.5));
     raw()?;
@@ -63,7 +63,7 @@ pub fn ack(plan: &Plan<'_>) -> Result<Vec<Outcome>, Error> {
 /// From when a record was due until its consumer has it.
 pub fn tail(plan: &Plan<'_>) -> Result<Vec<Outcome>, Error> {
     let count = plan.amount(5_000, 1_500);
-    let Sides { product, pipe, _pipe_server, value } = Sides::start(plan.dir)?;
+    let Sides { product, pipe, _pipe_server, value } = Sides::start(plan.dir, "tail")?;
     let (mut p50, mut ceiling_p50) = (Vec::new(), Vec::new());
     let mut raw = || {
         let times = pipe.paced_round_trips(&value, Ticks::start(PER_SECOND, count))?;
