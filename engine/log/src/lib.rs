@@ -70,6 +70,7 @@ mod new_batch;
 mod partition;
 mod producers;
 mod read;
+mod recent;
 mod recovery;
 mod retention;
 mod segment;

@@ -26,6 +26,7 @@ use crate::log::Shared;
 use crate::new_batch::NewBatch;
 use crate::producers::Producers;
 use crate::read::{Chunk, Cursors, Found, find_time, read_segment};
+use crate::recent::{self, Recent};
 use crate::recovery::open::{Opened, Place, Recovered, create_segment, newest_append_time, open_segments};
 use crate::recovery::tables::add_dedup_ids;
 use crate::retention::{Reason, RetentionPolicy, SegmentFacts, is_roll_due, plan_retention, trusts_age};
@@ -151,6 +152,7 @@ pub struct Partition {
     changed: Event,
     watches: RwLock<Vec<Weak<dyn Watch>>>,
     cursors: Cursors,
+    pub(crate) recent: Recent,
     holds: Mutex<HashMap<String, Offset>>,
     state: Mutex<Option<Arc<StateLog<StateTable>>>>,
     /// One retention run or log-start move at a time.
@@ -237,6 +239,7 @@ impl Partition {
             changed: Event::new(),
             watches: RwLock::default(),
             cursors: Cursors::default(),
+            recent: Recent::default(),
             holds: Mutex::new(HashMap::new()),
             state: Mutex::new(state),
             trimming: Mutex::new(()),
@@ -300,6 +303,21 @@ impl Partition {
             },
             other => other,
         }
+    }
+
+    /// The same where it is known without the disk: what has just been appended, while somebody
+    /// [listens](Self::listen). Never blocks. `None` says nothing but that [`read`](Self::read) must be asked.
+    pub fn read_recent(&self, from: Offset, bytes_max: usize) -> Option<Chunk> {
+        // The start first, as below.
+        let log_start = self.log_start();
+        if self.deleted.load(Ordering::Acquire) || from < log_start {
+            return None;
+        }
+        let high_watermark = self.high_watermark();
+        let recent::Found { bytes, next, segment, position } = self.recent.find(from, high_watermark, bytes_max)?;
+        self.cursors.take(from, &segment);
+        self.cursors.note(next, &segment, position);
+        Some(Chunk { bytes, next, high_watermark, log_start })
     }
 
     fn read_at(&self, from: Offset, bytes_max: usize) -> Result<Chunk, LogError> {
@@ -415,6 +433,7 @@ impl Partition {
 
     /// Fires when the high watermark, the log start or the health changes. Listen, look again, then wait.
     pub fn listen(&self) -> EventListener {
+        self.recent.want();
         self.changed.listen()
     }
 
@@ -706,6 +725,7 @@ impl Partition {
     /// Takes it out of service: its stream was deleted.
     pub fn mark_deleted(&self) {
         self.deleted.store(true, Ordering::Release);
+        self.recent.clear();
         self.notify();
         self.compactor.stop();
     }

@@ -45,6 +45,45 @@ fn records_come_back_in_order_whatever_the_chunk_size_and_over_segment_ends() {
 }
 
 #[test]
+fn who_waits_at_the_end_reads_what_was_just_appended_from_memory_as_from_the_file() {
+    let mut bench = Bench::new();
+    let log = bench.open();
+    let partition = bench.create(&log, 0, SMALL_SEGMENTS);
+    partition.append_wait(batch(0, 3)).unwrap();
+    assert!(partition.read_recent(Offset(0), 1 << 20).is_none(), "nobody waited");
+    let mut next = 3;
+    for count in (1..=40).cycle().take(200) {
+        let listening = partition.listen();
+        partition.append_wait(batch(next, count)).unwrap();
+        drop(listening);
+        for from in [next, next + count - 1] {
+            let (recent, stored) =
+                (partition.read_recent(Offset(from), 1 << 20), partition.read(Offset(from), 1 << 20));
+            let (recent, stored) = (recent.expect("somebody waited"), stored.unwrap());
+            assert_eq!((&recent.bytes, recent.next), (&stored.bytes, stored.next));
+            assert_eq!((recent.high_watermark, recent.log_start), (stored.high_watermark, stored.log_start));
+        }
+        next += count;
+    }
+    assert!(bench.segments(0).len() > 5, "it rolled");
+    assert!(partition.read_recent(Offset(next), 1 << 20).is_none(), "nothing lies at the end");
+    assert!(partition.read_recent(Offset(0), 1 << 20).is_none(), "what is old is not kept");
+
+    // What is large is not kept, nor is anything older that would be found in its place.
+    partition.append_wait(large(100_000)).unwrap();
+    assert!(partition.read_recent(Offset(next), 1 << 20).is_none());
+    assert!(partition.read_recent(Offset(next - 1), 1 << 20).is_none());
+    partition.append_wait(batch(next + 1, 1)).unwrap();
+    assert!(partition.read_recent(Offset(next + 1), 1 << 20).is_some(), "a wait is worth some groups");
+    partition.delete_before(Offset(next + 2)).unwrap();
+    assert!(partition.read_recent(Offset(next + 1), 1 << 20).is_none(), "it is gone");
+    for n in 2..20 {
+        partition.append_wait(batch(next + n, 1)).unwrap();
+    }
+    assert!(partition.read_recent(Offset(next + 19), 1 << 20).is_none(), "nobody has waited for long");
+}
+
+#[test]
 fn a_batch_larger_than_a_segment_and_than_a_read_is_whole() {
     let mut bench = Bench::new();
     let log = bench.open();

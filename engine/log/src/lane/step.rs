@@ -24,6 +24,7 @@ use super::{Append, AppendSink, Appended, Command};
 use crate::error::LogError;
 use crate::new_batch::NewBatch;
 use crate::partition::{Partition, Tail};
+use crate::recent::Copies;
 use crate::segment::{BatchPlace, StampedBatch};
 
 /// A lane without its thread.
@@ -56,6 +57,7 @@ struct InJournal {
     overlay: Overlay,
     waiters: Vec<Waiter>,
     before: Before,
+    recent: Option<Copies>,
 }
 
 /// The tail as it was before the group: what a group without room goes back to.
@@ -334,7 +336,8 @@ impl Lane {
         for staged in self.staged.drain(..) {
             let Staged { group, places, overlay, waiters, before } = staged;
             let partition = group.partition.clone();
-            self.out.push((group.seq, InJournal { partition, places, overlay, waiters, before }));
+            let recent = partition.recent.copies(&group.batches);
+            self.out.push((group.seq, InJournal { partition, places, overlay, waiters, before, recent }));
             groups.push(group);
         }
         if !groups.is_empty() {
@@ -349,7 +352,7 @@ impl Lane {
 
     /// Publishes a group that is durable, or undoes or poisons, and answers its waiters.
     fn settle(&mut self, group: InJournal, outcome: Outcome, tail: &mut Tail) {
-        let InJournal { partition, places, overlay, waiters, before } = group;
+        let InJournal { partition, places, overlay, waiters, before, recent } = group;
         let error = match outcome {
             Outcome::Durable(end) => {
                 if partition.is_synced() {
@@ -357,6 +360,8 @@ impl Lane {
                 }
                 partition.note_durable(&tail.segment, &places, &overlay, end);
                 let bytes: u64 = places.iter().map(|place| place.length).sum();
+                // Before the watermark: who sees that finds them.
+                partition.recent.keep(recent, &places, &tail.segment);
                 partition.publish(end, bytes, tail.epoch, places[0].offset);
                 for waiter in waiters {
                     self.answers.push(&waiter.sink, waiter.token, waiter.answer.settled());

@@ -170,6 +170,11 @@ impl Unreadable {
 async fn read(cursor: &mut Cursor, shared: &Shared) -> Result<(Chunk, Reservation), Unreadable> {
     let usual = shared.budget.outgoing_size(shared.config.read_size.as_usize(), READ_BYTES_MIN);
     let mut size = usual.max(cursor.read_size);
+    if let Some(chunk) = cursor.partition.read_recent(cursor.next, usual) {
+        // What it has is small, and in memory already.
+        let room = shared.budget.reserve_outgoing(chunk.bytes.len()).await;
+        return Ok((chunk, room));
+    }
     loop {
         let mut room = shared.budget.reserve_outgoing(size).await;
         let (partition, from) = (Arc::clone(&cursor.partition), cursor.next);
