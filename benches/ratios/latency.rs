@@ -62,7 +62,7 @@ pub fn ack(plan: &Plan<'_>) -> Result<Vec<Outcome>, Error> {
 
 /// From when a record was due until its consumer has it.
 pub fn tail(plan: &Plan<'_>) -> Result<Vec<Outcome>, Error> {
-    let count = plan.amount(5_000, 1_500);
+    let count = plan.amount(5_000, 1_000);
     let Sides { product, pipe, _pipe_server, value } = Sides::start(plan.dir, "tail")?;
     let (mut p50, mut ceiling_p50) = (Vec::new(), Vec::new());
     let mut raw = || {

@@ -54,7 +54,7 @@ struct Cli {
     /// Less data and fewer rounds: under a minute
     #[arg(long)]
     quick: bool,
-    /// How often each is measured [default: 5; 3 with --quick]
+    /// How often each is measured [default: 5; 2 with --quick]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1_000))]
     rounds: Option<u16>,
     /// The largest datagram [default: 6500 and 1452, each in turn]
@@ -117,7 +117,7 @@ fn main() -> Result<(), Error> {
     let work = tempfile::Builder::new().prefix("ratios-").tempdir_in(&cli.dir)?;
     let plan = Plan {
         dir: work.path(),
-        rounds: usize::from(cli.rounds.unwrap_or(if cli.quick { 3 } else { 5 })),
+        rounds: usize::from(cli.rounds.unwrap_or(if cli.quick { 2 } else { 5 })),
         quick: cli.quick,
         datagrams: cli.datagram.map_or(vec![DATAGRAM_BYTES_MAX, DATAGRAM_BYTES_ETHERNET], |bytes| vec![bytes]),
         prepared: cli.prepare.as_deref(),

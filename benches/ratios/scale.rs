@@ -28,7 +28,7 @@ const STREAM: &str = "scale";
 
 /// 1,000 partitions against 1. Records have no keys: a producer fills a batch, and goes on with the next partition.
 pub fn partitions(plan: &Plan<'_>) -> Result<Vec<Outcome>, Error> {
-    let bytes: u64 = plan.amount(512 << 20, 64 << 20);
+    let bytes: u64 = plan.amount(512 << 20, 32 << 20);
     let product = Product::start(&plan.dir.join("partitions"), DATAGRAM_BYTES_MAX)?;
     let value = Bytes::from(memory::noise(RECORD_BYTES));
     let sending = Sending { batch_bytes: BATCH_BYTES, depth: IN_FLIGHT / FEW, linger: Duration::from_millis(5) };
@@ -51,7 +51,7 @@ pub fn partitions(plan: &Plan<'_>) -> Result<Vec<Outcome>, Error> {
 
 /// 1,000 connections against 4, a producer on each.
 pub fn connections(plan: &Plan<'_>) -> Result<Vec<Outcome>, Error> {
-    let bytes: u64 = plan.amount(512 << 20, 64 << 20);
+    let bytes: u64 = plan.amount(512 << 20, 32 << 20);
     let many = MANY.min(plan.open_files_max.saturating_sub(100) as usize);
     let product = Product::start_for(&plan.dir.join("connections"), DATAGRAM_BYTES_MAX, 2 * MANY as u32)?;
     let value = Bytes::from(memory::noise(RECORD_BYTES));
