@@ -56,7 +56,7 @@ pub enum Ack {
 /// How a fetch reads the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Read {
-    /// `pread` of 1 MiB into page-aligned buffers, the next one while the last is sent.
+    /// `pread` of 1 MiB into page-aligned buffers, ahead of the network as far as quinn takes it.
     Pread,
     /// A map: no call and no copy, but a bad sector under it kills the process.
     Mapped,
@@ -303,7 +303,7 @@ async fn give_mapped(mut send: SendStream, cached: PathBuf) -> Result<(), Error>
     Ok(send.finish()?)
 }
 
-/// Reads ahead by one chunk, so that disk and network overlap.
+/// A chunk is written as soon as quinn has room for it (16 MiB), so that the network goes on while the next one is read.
 async fn give(mut send: SendStream, cached: PathBuf) -> Result<(), Error> {
     let mut reader = AlignedReader::open(&cached, FETCH_CHUNK)?;
     loop {

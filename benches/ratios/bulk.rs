@@ -84,12 +84,8 @@ fn produce_over(name: &'static str, plan: &Plan<'_>, load: &Load, datagram: u16)
         Ok::<_, Error>(rate(bytes, took))
     };
     let mut ours = || {
-        product.create("bulk", PARTITIONS, load.durability)?;
-        let before = product.server.cpu()?;
-        let clients = std::slice::from_ref(&product.client);
-        let took = product.produce("bulk", clients, PRODUCERS, &value, records, SENDING)?;
-        product_cpu.push(product.server.cpu()? - before);
-        product.remove("bulk")?;
+        let (took, cpu) = stored(product, load.durability, &value, records)?;
+        product_cpu.push(cpu);
         Ok::<_, Error>(rate(records * load.record_bytes as u64, took))
     };
     // A round that nobody counts: paths find their datagram size, windows grow, the disk's pages are touched.
@@ -105,13 +101,20 @@ fn produce_over(name: &'static str, plan: &Plan<'_>, load: &Load, datagram: u16)
     sides.end(outcome, datagram)
 }
 
-/// The time that durable produce of records of that value takes.
-pub fn durable(product: &Product, value: &Bytes, records: u64) -> Result<Duration, Error> {
-    product.create("bulk", PARTITIONS, Durability::Synced)?;
+/// The time that it takes to produce records of that value into a new stream, and the server's processor time.
+pub fn stored(
+    product: &Product,
+    durability: Durability,
+    value: &Bytes,
+    records: u64,
+) -> Result<(Duration, Duration), Error> {
+    product.create("bulk", PARTITIONS, durability)?;
+    let before = product.server.cpu()?;
     let clients = std::slice::from_ref(&product.client);
     let took = product.produce("bulk", clients, PRODUCERS, value, records, SENDING)?;
+    let cpu = product.server.cpu()? - before;
     product.remove("bulk")?;
-    Ok(took)
+    Ok((took, cpu))
 }
 
 /// Fetch of a cached backlog.
@@ -132,9 +135,8 @@ fn fetch_over(plan: &Plan<'_>, datagram: u16) -> Result<Outcome, Error> {
     let mut raw = || {
         let before = pipe_server.cpu()?;
         let pread = rate(bytes, pipe.fetch(Read::Pread)?);
-        let map = rate(bytes, pipe.fetch(Read::Mapped)?);
-        pipe_cpu.push((pipe_server.cpu()? - before) / 2);
-        by_map.push(map);
+        pipe_cpu.push(pipe_server.cpu()? - before);
+        by_map.push(rate(bytes, pipe.fetch(Read::Mapped)?));
         Ok::<_, Error>(pread)
     };
     let mut ours = || {

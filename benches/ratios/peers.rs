@@ -8,6 +8,7 @@ use millstream_benches::memory;
 use millstream_benches::peers::{Kind, Load, Peer, SyncPolicy};
 use millstream_benches::quic::{DATAGRAM_BYTES_MAX, Error};
 use millstream_benches::ratio::{Better, Row};
+use millstream_client::Durability;
 use tokio::runtime::Runtime;
 
 use crate::Plan;
@@ -61,7 +62,7 @@ fn produce(
     for _ in 0..plan.rounds {
         row.round(
             || Ok::<_, Error>(rate(runtime.block_on(peer.produce(&load(records, PRODUCERS)))?.as_secs_f64())),
-            || Ok(rate(bulk::durable(product, &value, records)?.as_secs_f64())),
+            || Ok(rate(bulk::stored(product, Durability::Synced, &value, records)?.0.as_secs_f64())),
         )?;
     }
     Ok(Outcome::new("peer-produce", DATAGRAM_BYTES_MAX, &row).note("peer", peer.describe()))

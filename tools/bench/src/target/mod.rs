@@ -10,7 +10,7 @@ pub mod own_server;
 
 use std::future::Future;
 
-use millstream_client::Client;
+use millstream_client::{Client, QueueConfig, QueueOrdering, QueueStart};
 
 use crate::drive::{Jobs, Reader, Sender};
 use crate::failure::Failure;
@@ -25,6 +25,17 @@ pub enum From {
     Earliest,
     /// With the first record, to the last there is now.
     Whole,
+}
+
+/// A queue that begins there: with dead letters it is FIFO, one of a group at a time.
+fn queue_settings(from: From, dead_letter: Option<&str>) -> (QueueConfig, QueueStart) {
+    let ordering = match dead_letter {
+        None => QueueOrdering::Unordered,
+        Some(_) => QueueOrdering::Fifo { group_batch: 1, on_dead: <_>::default() },
+    };
+    let dead_letter = dead_letter.map(str::to_owned);
+    let start = if from == From::Now { QueueStart::Latest } else { QueueStart::Earliest };
+    (QueueConfig { ordering, dead_letter, ..QueueConfig::default() }, start)
 }
 
 /// A stream as it was found or made.

@@ -3,12 +3,12 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use millstream_client::{
-    Client, Code, Consumer, Delivery, GroupConsumer, GroupEvent, Message, Messages, PartitionId, Producer, QueueConfig,
-    QueueOrdering, QueueStart, Record, Settling, Start,
+    Client, Code, Consumer, Delivery, GroupConsumer, GroupEvent, Message, Messages, PartitionId, Producer, Record,
+    Settling, Start,
 };
 
 use super::flags::TargetFlags;
-use super::{From, StreamFacts, Target};
+use super::{From, StreamFacts, Target, queue_settings};
 use crate::clock::{RunClock, nanos};
 use crate::drive::{Item, Job, Jobs, Reader, Sender, Sent};
 use crate::failure::Failure;
@@ -79,13 +79,7 @@ impl Target for Network {
         from: From,
         dead_letter: Option<&str>,
     ) -> Result<(), Failure> {
-        let ordering = match dead_letter {
-            None => QueueOrdering::Unordered,
-            Some(_) => QueueOrdering::Fifo { group_batch: 1, on_dead: <_>::default() },
-        };
-        let dead_letter = dead_letter.map(str::to_owned);
-        let config = QueueConfig { ordering, dead_letter, ..QueueConfig::default() };
-        let start = if from == From::Now { QueueStart::Latest } else { QueueStart::Earliest };
+        let (config, start) = queue_settings(from, dead_letter);
         self.clients[0].create_queue(queue, stream, config, start).await?;
         Ok(())
     }

@@ -11,13 +11,13 @@ mod sender;
 use std::sync::Arc;
 
 use millstream_broker::{Broker, BrokerConfig, BrokerError};
-use millstream_client::{Client, QueueConfig, QueueOrdering, QueueStart};
+use millstream_client::Client;
 use millstream_protocol::PartitionId;
 use millstream_protocol::frame::control::CreateMode;
 use tempfile::TempDir;
 
 use super::flags::TargetFlags;
-use super::{From, StreamFacts, Target};
+use super::{From, StreamFacts, Target, queue_settings};
 use crate::failure::Failure;
 use crate::load::Load;
 
@@ -85,13 +85,7 @@ impl Target for Engine {
         from: From,
         dead_letter: Option<&str>,
     ) -> Result<(), Failure> {
-        let ordering = match dead_letter {
-            None => QueueOrdering::Unordered,
-            Some(_) => QueueOrdering::Fifo { group_batch: 1, on_dead: <_>::default() },
-        };
-        let dead_letter = dead_letter.map(str::to_owned);
-        let config = QueueConfig { ordering, dead_letter, ..QueueConfig::default() };
-        let start = if from == From::Now { QueueStart::Latest } else { QueueStart::Earliest };
+        let (config, start) = queue_settings(from, dead_letter);
         let (broker, queue, stream) = (Arc::clone(&self.broker), queue.to_owned(), stream.to_owned());
         blocking(move || broker.create_queue(&queue, &stream, config, start)).await.map(drop)
     }
