@@ -5,7 +5,7 @@
 //! fetch    server: file ─► quinn stream ─► client: counts
 //! ```
 //! The bytes have no frames: the first byte of a stream says what it is, an ack is the number of the stream's bytes
-//! that are written, or durable, so far. All streams of a connection that are open together go to one file, by one thread:
+//! that are written, or durable, so far. All streams that are open together go to one file, by one thread:
 //! what waits while a sync runs shares the next one. Client and server are two processes in `ratios`.
 //!
 //! It leaves out all that a product must do: checksums, offsets, indexes, bounded memory, more than one file.
@@ -14,10 +14,11 @@ use std::fs::File;
 use std::io::{self, IoSlice, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Weak, mpsc};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use quinn::{Connection, Endpoint, RecvStream, SendStream, VarInt};
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, watch};
@@ -62,11 +63,11 @@ pub enum Read {
     Mapped,
 }
 
-/// A pipe's client: one connection to its server.
+/// A pipe's client: one connection to its server, or many.
 pub struct Pipe {
-    // Dropped in this order: the connection closes, then its runtime ends.
-    connection: Connection,
-    _endpoint: Endpoint,
+    // Dropped in this order: the connections close, then their runtime ends.
+    connections: Vec<Connection>,
+    _endpoints: Vec<Endpoint>,
     runtime: Runtime,
 }
 
@@ -76,13 +77,26 @@ impl Pipe {
     /// # Errors
     /// No socket, no connection.
     pub fn connect(address: SocketAddr, certificate: &[u8]) -> Result<Self, Error> {
-        let runtime = runtime("pipe-client")?;
-        let (endpoint, connection) = runtime.block_on(quic::connect(address, certificate))?;
-        Ok(Self { connection, _endpoint: endpoint, runtime })
+        Self::connect_many(address, certificate, 1)
     }
 
-    /// Sends `batch` `count` times over each of `streams`, at most `depth` of them not yet acknowledged on each; the time
-    /// until the last ack.
+    /// The same with so many connections, each from a port of its own.
+    ///
+    /// # Errors
+    /// No socket, no connection.
+    pub fn connect_many(address: SocketAddr, certificate: &[u8], count: usize) -> Result<Self, Error> {
+        let runtime = runtime("pipe-client")?;
+        let (mut endpoints, mut connections) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        for _ in 0..count {
+            let (endpoint, connection) = runtime.block_on(quic::connect(address, certificate))?;
+            endpoints.push(endpoint);
+            connections.push(connection);
+        }
+        Ok(Self { connections, _endpoints: endpoints, runtime })
+    }
+
+    /// Sends `batch` `count` times over each of `streams`, which the connections have in turn, at most `depth` of them not yet
+    /// acknowledged on each; the time until the last ack.
     ///
     /// # Errors
     /// The connection, or the server's disk.
@@ -97,8 +111,9 @@ impl Pipe {
         self.runtime.block_on(async {
             let start = Instant::now();
             let mut producing = JoinSet::new();
-            for _ in 0..streams {
-                producing.spawn(produce(self.connection.clone(), batch.clone(), count, depth, ack));
+            for stream in 0..streams {
+                let connection = self.connections[stream % self.connections.len()].clone();
+                producing.spawn(produce(connection, batch.clone(), count, depth, ack));
             }
             while let Some(ended) = producing.join_next().await {
                 ended??;
@@ -112,7 +127,7 @@ impl Pipe {
     /// # Errors
     /// The connection, or the server's disk.
     pub fn round_trips(&self, batch: &Bytes, count: usize) -> Result<Vec<Duration>, Error> {
-        self.runtime.block_on(round_trips(&self.connection, batch, count))
+        self.runtime.block_on(round_trips(&self.connections[0], batch, count))
     }
 
     /// Sends `batch` at each tick; the time from when it was due until its ack came.
@@ -120,7 +135,7 @@ impl Pipe {
     /// # Errors
     /// The connection, or the server's disk.
     pub fn paced_round_trips(&self, batch: &Bytes, ticks: Ticks) -> Result<Vec<Duration>, Error> {
-        self.runtime.block_on(paced_round_trips(&self.connection, batch, ticks))
+        self.runtime.block_on(paced_round_trips(&self.connections[0], batch, ticks))
     }
 
     /// Takes the whole cached file; the time until its last byte.
@@ -128,19 +143,21 @@ impl Pipe {
     /// # Errors
     /// The connection.
     pub fn fetch(&self, read: Read) -> Result<Duration, Error> {
-        self.runtime.block_on(fetch(&self.connection, read))
+        self.runtime.block_on(fetch(&self.connections[0], read))
     }
 
     /// The datagram size that the path has settled at, and packets lost so far, on the client's side.
     pub fn path(&self) -> (u16, u64) {
-        let stats = self.connection.stats();
+        let stats = self.connections[0].stats();
         (stats.path.current_mtu, stats.path.lost_packets)
     }
 }
 
 impl Drop for Pipe {
     fn drop(&mut self) {
-        self.connection.close(VarInt::from_u32(0), b"done");
+        for connection in &self.connections {
+            connection.close(VarInt::from_u32(0), b"done");
+        }
     }
 }
 
@@ -250,10 +267,10 @@ impl Server {
     ///
     /// # Errors
     /// No socket, no file.
-    pub fn start(directory: &Path, cached: &Path, datagram_bytes: u16) -> Result<Self, Error> {
+    pub fn start(directory: &Path, cached: &Path, datagram_bytes: u16, socket_buffer: usize) -> Result<Self, Error> {
         let certificate = Certificate::new()?;
         let runtime = runtime("pipe-server")?;
-        let endpoint = runtime.block_on(async { quic::server(&certificate, datagram_bytes) })?;
+        let endpoint = runtime.block_on(async { quic::server(&certificate, datagram_bytes, socket_buffer) })?;
         let address = endpoint.local_addr()?;
         runtime.spawn(accept(endpoint, directory.to_path_buf(), cached.to_path_buf()));
         Ok(Self { address, certificate: certificate.der().to_vec(), _runtime: runtime })
@@ -261,37 +278,64 @@ impl Server {
 }
 
 async fn accept(endpoint: Endpoint, directory: PathBuf, cached: PathBuf) {
-    let mut files = 0;
+    let shared = Arc::new(Shared { directory, cached, lanes: Mutex::default() });
     while let Some(incoming) = endpoint.accept().await {
-        let Ok(connection) = incoming.await else { continue };
-        let mut lane: std::sync::Weak<Lane> = std::sync::Weak::new();
-        while let Ok((send, mut recv)) = connection.accept_bi().await {
-            let mut kind = [0];
-            if recv.read_exact(&mut kind).await.is_err() {
+        let shared = Arc::clone(&shared);
+        tokio::spawn(async move {
+            if let Ok(connection) = incoming.await {
+                serve(connection, shared).await;
+            }
+        });
+    }
+}
+
+/// What all connections share.
+struct Shared {
+    directory: PathBuf,
+    cached: PathBuf,
+    lanes: Mutex<Lanes>,
+}
+
+#[derive(Default)]
+struct Lanes {
+    open: Weak<Lane>,
+    files: u64,
+}
+
+impl Shared {
+    /// The lane that is open, or the next.
+    fn lane(&self, ack: Ack) -> io::Result<Arc<Lane>> {
+        let mut lanes = self.lanes.lock();
+        if let Some(open) = lanes.open.upgrade().filter(|lane| lane.ack == ack) {
+            return Ok(open);
+        }
+        lanes.files += 1;
+        let lane = Arc::new(Lane::open(self.directory.join(format!("pipe-{}", lanes.files)), ack)?);
+        lanes.open = Arc::downgrade(&lane);
+        Ok(lane)
+    }
+}
+
+async fn serve(connection: Connection, shared: Arc<Shared>) {
+    while let Ok((send, mut recv)) = connection.accept_bi().await {
+        let mut kind = [0];
+        if recv.read_exact(&mut kind).await.is_err() {
+            continue;
+        }
+        let ack = match kind[0] {
+            SYNCED => Ack::Synced,
+            WRITTEN => Ack::Written,
+            FETCH => {
+                tokio::spawn(give(send, shared.cached.clone()));
                 continue;
             }
-            let ack = match kind[0] {
-                SYNCED => Ack::Synced,
-                WRITTEN => Ack::Written,
-                FETCH => {
-                    tokio::spawn(give(send, cached.clone()));
-                    continue;
-                }
-                _ => {
-                    tokio::spawn(give_mapped(send, cached.clone()));
-                    continue;
-                }
-            };
-            let open = lane.upgrade().filter(|lane| lane.ack == ack);
-            let Some(open) = open.or_else(|| {
-                files += 1;
-                Lane::open(directory.join(format!("pipe-{files}")), ack).ok().map(Arc::new)
-            }) else {
+            _ => {
+                tokio::spawn(give_mapped(send, shared.cached.clone()));
                 continue;
-            };
-            lane = Arc::downgrade(&open);
-            tokio::spawn(take(send, recv, open));
-        }
+            }
+        };
+        let Ok(lane) = shared.lane(ack) else { return };
+        tokio::spawn(take(send, recv, lane));
     }
 }
 
@@ -303,21 +347,21 @@ async fn give_mapped(mut send: SendStream, cached: PathBuf) -> Result<(), Error>
     Ok(send.finish()?)
 }
 
-/// A chunk is written as soon as quinn has room for it (16 MiB), so that the network goes on while the next one is read.
+/// The next chunk is read while quinn takes this one.
 async fn give(mut send: SendStream, cached: PathBuf) -> Result<(), Error> {
-    let mut reader = AlignedReader::open(&cached, FETCH_CHUNK)?;
-    loop {
-        let (reading, chunk) = tokio::task::spawn_blocking(move || {
+    let read = |mut reader: AlignedReader| {
+        tokio::task::spawn_blocking(move || {
             let chunk = reader.next();
             (reader, chunk)
         })
-        .await?;
-        reader = reading;
-        match chunk? {
-            Some(chunk) => send.write_chunk(chunk).await?,
-            None => return Ok(send.finish()?),
-        }
+    };
+    let (mut reader, mut chunk) = read(AlignedReader::open(&cached, FETCH_CHUNK)?).await?;
+    while let Some(now) = chunk? {
+        let (next, sent) = tokio::join!(read(reader), send.write_chunk(now));
+        sent?;
+        (reader, chunk) = next?;
     }
+    Ok(send.finish()?)
 }
 
 /// One file, and the thread that writes it.
@@ -401,11 +445,11 @@ mod tests {
         std::fs::create_dir_all(&dir).expect("a directory");
         let cached = dir.join("cached");
         disk::fill(&cached, &noise(1 << 20), 3 << 20).expect("written");
-        let server = Server::start(&dir, &cached, quic::DATAGRAM_BYTES_MAX).expect("it starts");
-        let pipe = Pipe::connect(server.address, &server.certificate).expect("it connects");
+        let server = Server::start(&dir, &cached, quic::DATAGRAM_BYTES_MAX, quic::SOCKET_BUFFER).expect("it starts");
         let batch = Bytes::from(noise(64 << 10));
+        let pipe = Pipe::connect_many(server.address, &server.certificate, 2).expect("it connects");
         for ack in [Ack::Synced, Ack::Written] {
-            pipe.produce(&batch, 2, 40, 8, ack).expect("acknowledged");
+            pipe.produce(&batch, 3, 40, 8, ack).expect("acknowledged");
         }
         let one = batch.slice(..1_024);
         assert_eq!(pipe.round_trips(&one, 10).expect("acknowledged").len(), 10);

@@ -21,7 +21,8 @@ const NAME: &str = "ceiling";
 pub const DATAGRAM_BYTES_MAX: u16 = 6_500;
 /// The largest that an Ethernet path carries.
 pub const DATAGRAM_BYTES_ETHERNET: u16 = 1_452;
-const SOCKET_BUFFER: usize = 4 << 20;
+/// The product's default.
+pub const SOCKET_BUFFER: usize = 4 << 20;
 const STREAM_WINDOW: u32 = 1 << 20;
 const RECEIVE_WINDOW: u32 = 4 << 20;
 const SEND_WINDOW_CLIENT: u64 = 4 << 20;
@@ -55,7 +56,7 @@ impl Certificate {
 ///
 /// # Errors
 /// No socket.
-pub fn server(certificate: &Certificate, datagram_bytes: u16) -> Result<Endpoint, Error> {
+pub fn server(certificate: &Certificate, datagram_bytes: u16, socket_buffer: usize) -> Result<Endpoint, Error> {
     let mut tls = rustls::ServerConfig::builder_with_provider(Arc::new(provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_no_client_auth()
@@ -63,7 +64,7 @@ pub fn server(certificate: &Certificate, datagram_bytes: u16) -> Result<Endpoint
     tls.alpn_protocols = vec![ALPN.to_vec()];
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
     config.transport_config(Arc::new(transport(SEND_WINDOW_SERVER, datagram_bytes)?));
-    endpoint(Some(config), datagram_bytes)
+    endpoint(Some(config), datagram_bytes, socket_buffer)
 }
 
 /// A client's endpoint, and its connection to `address`. Call it inside the client's runtime.
@@ -80,15 +81,17 @@ pub async fn connect(address: SocketAddr, certificate: &[u8]) -> Result<(Endpoin
     tls.alpn_protocols = vec![ALPN.to_vec()];
     let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
     config.transport_config(Arc::new(transport(SEND_WINDOW_CLIENT, DATAGRAM_BYTES_MAX)?));
-    let endpoint = endpoint(None, DATAGRAM_BYTES_MAX)?;
+    let endpoint = endpoint(None, DATAGRAM_BYTES_MAX, SOCKET_BUFFER)?;
     let connection = endpoint.connect_with(config, address, NAME)?.await?;
     Ok((endpoint, connection))
 }
 
-fn endpoint(server: Option<quinn::ServerConfig>, datagram_bytes: u16) -> Result<Endpoint, Error> {
+fn endpoint(server: Option<quinn::ServerConfig>, datagram_bytes: u16, socket_buffer: usize) -> Result<Endpoint, Error> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
-    socket.set_recv_buffer_size(SOCKET_BUFFER)?;
-    socket.set_send_buffer_size(SOCKET_BUFFER)?;
+    if rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, socket_buffer).is_err() {
+        socket.set_recv_buffer_size(socket_buffer)?;
+    }
+    socket.set_send_buffer_size(socket_buffer)?;
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
     let mut config = EndpointConfig::default();
     config.max_udp_payload_size(datagram_bytes)?;

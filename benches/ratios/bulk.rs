@@ -10,7 +10,7 @@ use millstream_benches::{disk, memory};
 use millstream_client::Durability;
 
 use crate::Plan;
-use crate::child::Running;
+use crate::child::{Limits, Running};
 use crate::outcome::{Outcome, seconds_per_gib};
 use crate::product::{Product, Sending};
 
@@ -47,7 +47,7 @@ impl Sides {
     fn start(plan: &Plan<'_>, name: &str, datagram: u16, cached_bytes: u64) -> Result<Self, Error> {
         let cached = plan.dir.join("cached");
         disk::fill(&cached, &memory::noise(1 << 20), cached_bytes)?;
-        let pipe_server = Running::pipe(plan.dir, &cached, datagram)?;
+        let pipe_server = Running::pipe(plan.dir, &cached, datagram, Limits::DEFAULT)?;
         let pipe = Pipe::connect(pipe_server.address, &pipe_server.certificate())?;
         let product = Product::start(&plan.dir.join(format!("{name}-{datagram}")), datagram)?;
         Ok(Self { product, pipe, pipe_server })

@@ -10,8 +10,9 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
 use clap::Subcommand;
-use millstream_benches::quic::Error;
+use millstream_benches::quic::{Error, SOCKET_BUFFER};
 use millstream_benches::{pipe, process};
+use millstream_client::ByteSize;
 use millstream_server::{Server, ServerConfig};
 
 /// What a child does.
@@ -20,17 +21,17 @@ use millstream_server::{Server, ServerConfig};
 pub enum Serve {
     /// Millstream's server
     #[command(hide = true)]
-    ServeProduct { data_dir: PathBuf, datagram: u16, connections_per_address_max: u32 },
+    ServeProduct { data_dir: PathBuf, datagram: u16, connections_per_address_max: u32, socket_buffer: usize },
     /// The raw pipe's
     #[command(hide = true)]
-    ServePipe { dir: PathBuf, cached: PathBuf, datagram: u16 },
+    ServePipe { dir: PathBuf, cached: PathBuf, datagram: u16, socket_buffer: usize },
 }
 
 impl Serve {
     /// Serves until standard input ends.
     pub fn run(&self) -> Result<(), Error> {
         match self {
-            Self::ServeProduct { data_dir, datagram, connections_per_address_max } => {
+            Self::ServeProduct { data_dir, datagram, connections_per_address_max, socket_buffer } => {
                 let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
                 let mut config = ServerConfig {
                     data_dir: data_dir.clone(),
@@ -38,6 +39,7 @@ impl Serve {
                     http: None,
                     datagram_bytes_max: *datagram,
                     connections_per_address_max: *connections_per_address_max,
+                    socket_buffer: ByteSize(*socket_buffer as u64),
                     ..ServerConfig::default()
                 };
                 // Any other setting can be tried: `MILLSTREAM_READ_SIZE=262144 ratios --only fetch`.
@@ -47,12 +49,33 @@ impl Serve {
                 ready(server.address(), server.fingerprint())?;
                 Ok(runtime.block_on(server.stop())?)
             }
-            Self::ServePipe { dir, cached, datagram } => {
-                let server = pipe::Server::start(dir, cached, *datagram)?;
+            Self::ServePipe { dir, cached, datagram, socket_buffer } => {
+                let server = pipe::Server::start(dir, cached, *datagram, *socket_buffer)?;
                 let hex: String = server.certificate.iter().map(|byte| format!("{byte:02x}")).collect();
                 ready(server.address, &hex)
             }
         }
+    }
+}
+
+/// What a server lets in.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub connections_per_address: u32,
+    pub socket_buffer: usize,
+}
+
+impl Limits {
+    /// A server's own.
+    pub const DEFAULT: Self = Self { connections_per_address: 256, socket_buffer: SOCKET_BUFFER };
+    /// For a thousand connections of this program.
+    pub const RAISED: Self = Self { connections_per_address: 2_000, socket_buffer: 64 << 20 };
+}
+
+impl std::fmt::Display for Limits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { connections_per_address, socket_buffer } = self;
+        write!(f, "connections_per_address_max = {connections_per_address}, socket_buffer = {socket_buffer}")
     }
 }
 
@@ -76,16 +99,19 @@ pub struct Running {
 
 impl Running {
     /// Starts the product's server.
-    pub fn product(data_dir: &Path, datagram: u16, connections_per_address_max: u32) -> Result<Self, Error> {
+    pub fn product(data_dir: &Path, datagram: u16, limits: Limits) -> Result<Self, Error> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("serve-product").arg(data_dir);
-        Self::start(command.args([datagram.to_string(), connections_per_address_max.to_string()]))
+        let Limits { connections_per_address, socket_buffer } = limits;
+        command.args([datagram.to_string(), connections_per_address.to_string(), socket_buffer.to_string()]);
+        Self::start(&mut command)
     }
 
     /// Starts the pipe's.
-    pub fn pipe(dir: &Path, cached: &Path, datagram: u16) -> Result<Self, Error> {
+    pub fn pipe(dir: &Path, cached: &Path, datagram: u16, limits: Limits) -> Result<Self, Error> {
         let mut command = Command::new(std::env::current_exe()?);
-        Self::start(command.arg("serve-pipe").args([dir, cached]).arg(datagram.to_string()))
+        command.arg("serve-pipe").args([dir, cached]).args([datagram.to_string(), limits.socket_buffer.to_string()]);
+        Self::start(&mut command)
     }
 
     fn start(command: &mut Command) -> Result<Self, Error> {

@@ -4,6 +4,7 @@ use millstream_benches::quic::{DATAGRAM_BYTES_MAX, Error};
 use millstream_client::{Durability, Start};
 
 use crate::Plan;
+use crate::child::Limits;
 use crate::outcome::Outcome;
 use crate::product::Product;
 use crate::scale::connect;
@@ -18,7 +19,7 @@ pub fn memory(plan: &Plan<'_>) -> Result<Vec<Outcome>, Error> {
     let (mut larger, mut of_connections, mut of_consumers) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..plan.rounds.min(3) {
         let dir = plan.dir.join(format!("idle-{round}"));
-        let product = Product::start_for(&dir, DATAGRAM_BYTES_MAX, 2 * CONNECTIONS as u32)?;
+        let product = Product::start_with(&dir, DATAGRAM_BYTES_MAX, Limits::RAISED)?;
         product.create(STREAM, 1, Durability::Synced)?;
         let of_each = |before: u64, after: u64| after.saturating_sub(before) as f64 / 1_024.0 / count as f64;
         let before = product.server.memory()?;
@@ -43,7 +44,7 @@ pub fn memory(plan: &Plan<'_>) -> Result<Vec<Outcome>, Error> {
         .note("connections", count)
         .note("kib_per_connection", median(of_connections))
         .note("kib_per_consumer", median(of_consumers))
-        .note("raised", format!("connections_per_address_max = {}", 2 * CONNECTIONS));
+        .note("raised", Limits::RAISED.to_string());
     Ok(vec![outcome])
 }
 

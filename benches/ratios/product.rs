@@ -11,10 +11,7 @@ use millstream_client::{Client, Durability, Producer, Record, Start, StreamConfi
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
-use crate::child::Running;
-
-/// What every address may open by default.
-pub const CONNECTIONS_PER_ADDRESS: u32 = 256;
+use crate::child::{Limits, Running};
 
 /// How a producer sends.
 #[derive(Debug, Clone, Copy)]
@@ -35,12 +32,12 @@ pub struct Product {
 impl Product {
     /// Starts both on an empty or an older directory.
     pub fn start(data_dir: &Path, datagram: u16) -> Result<Self, Error> {
-        Self::start_for(data_dir, datagram, CONNECTIONS_PER_ADDRESS)
+        Self::start_with(data_dir, datagram, Limits::DEFAULT)
     }
 
-    /// The same for more connections than a server takes from one address by default.
-    pub fn start_for(data_dir: &Path, datagram: u16, connections_per_address: u32) -> Result<Self, Error> {
-        let server = Running::product(data_dir, datagram, connections_per_address)?;
+    /// The same with other limits than a server's own.
+    pub fn start_with(data_dir: &Path, datagram: u16, limits: Limits) -> Result<Self, Error> {
+        let server = Running::product(data_dir, datagram, limits)?;
         let runtime = runtime("client")?;
         let client = runtime.block_on(connect(&server))?;
         Ok(Self { client, runtime, server })

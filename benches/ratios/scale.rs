@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use millstream_benches::memory;
+use millstream_benches::pipe::{Ack, Pipe};
 use millstream_benches::quic::{DATAGRAM_BYTES_MAX, Error};
 use millstream_benches::ratio::{Better, Row};
 use millstream_client::{Client, Durability};
 use tokio::task::JoinSet;
 
 use crate::Plan;
+use crate::child::{Limits, Running};
 use crate::outcome::Outcome;
 use crate::product::{Product, Sending};
 
@@ -53,7 +55,7 @@ pub fn partitions(plan: &Plan<'_>) -> Result<Vec<Outcome>, Error> {
 pub fn connections(plan: &Plan<'_>) -> Result<Vec<Outcome>, Error> {
     let bytes: u64 = plan.amount(512 << 20, 32 << 20);
     let many = MANY.min(plan.open_files_max.saturating_sub(100) as usize);
-    let product = Product::start_for(&plan.dir.join("connections"), DATAGRAM_BYTES_MAX, 2 * MANY as u32)?;
+    let product = Product::start_with(&plan.dir.join("connections"), DATAGRAM_BYTES_MAX, Limits::RAISED)?;
     let value = Bytes::from(memory::noise(RECORD_BYTES));
     let few = connect(&product, FEW)?;
     let all = connect(&product, many)?;
@@ -67,25 +69,50 @@ pub fn connections(plan: &Plan<'_>) -> Result<Vec<Outcome>, Error> {
         product.remove(STREAM)?;
         Ok::<_, Error>(bytes as f64 / 1e6 / took.as_secs_f64())
     };
-    run(&few)?;
-    run(&all)?;
-    let mut row = Row::new("connections", "MB/s", Better::Higher, Some(0.8));
-    for round in 0..plan.rounds {
-        // Not `Row::round`: both runs borrow the same counter.
-        let (first, second) = if round % 2 == 0 { (&few, &all) } else { (&all, &few) };
-        let (one, two) = (run(first)?, run(second)?);
-        let (ceiling, product) = if round % 2 == 0 { (one, two) } else { (two, one) };
-        row.note(ceiling, product);
-    }
+    let row = few_and_many(plan.rounds, |is_many| run(if is_many { &all } else { &few }))?;
     if memory_mib > MEMORY_MIB {
         return Err(format!("the server took {memory_mib:.0} MiB for {many} connections, above 1 GiB").into());
     }
-    let outcome = Outcome::new("connections", DATAGRAM_BYTES_MAX, &row)
+    let mut outcome = Outcome::new("connections", DATAGRAM_BYTES_MAX, &row)
         .note("connections", many)
         .note("batch_bytes", BATCH_BYTES_OF_CONNECTIONS)
         .note("server_memory_mib", memory_mib)
-        .note("raised", format!("connections_per_address_max = {}", 2 * MANY));
+        .note("raised", Limits::RAISED.to_string());
+    drop((few, all, product));
+    if !plan.quick {
+        outcome = outcome.note("pipe_ratio", pipe_connections(plan, many, bytes)?);
+    }
     Ok(vec![outcome])
+}
+
+/// What QUIC itself takes for so many: the pipe's own ratio, with as much in flight.
+fn pipe_connections(plan: &Plan<'_>, many: usize, bytes: u64) -> Result<f64, Error> {
+    let server = Running::pipe(plan.dir, plan.dir, DATAGRAM_BYTES_MAX, Limits::RAISED)?;
+    let connect = |connections| Pipe::connect_many(server.address, &server.certificate(), connections);
+    let (few, all) = (connect(FEW)?, connect(many)?);
+    let batch = Bytes::from(memory::noise(BATCH_BYTES_OF_CONNECTIONS));
+    let row = few_and_many(plan.rounds, |is_many| {
+        let (pipe, streams) = if is_many { (&all, many) } else { (&few, FEW) };
+        let count = bytes as usize / batch.len() / streams;
+        let took = pipe.produce(&batch, streams, count, (IN_FLIGHT / streams).max(1), Ack::Synced)?;
+        Ok((batch.len() * count * streams) as f64 / 1e6 / took.as_secs_f64())
+    })?;
+    Ok(row.quotient().median)
+}
+
+/// Rounds of the same load over few and over many, in turn; one before that nobody counts.
+fn few_and_many(rounds: usize, mut run: impl FnMut(bool) -> Result<f64, Error>) -> Result<Row, Error> {
+    let mut row = Row::new("connections", "MB/s", Better::Higher, Some(0.8));
+    run(false)?;
+    run(true)?;
+    for round in 0..rounds {
+        // Not `Row::round`: both runs borrow the same state.
+        let first = round % 2 == 1;
+        let (one, two) = (run(first)?, run(!first)?);
+        let (ceiling, product) = if first { (two, one) } else { (one, two) };
+        row.note(ceiling, product);
+    }
+    Ok(row)
 }
 
 /// So many connections, some at a time: a server lets no more than some hundred shake hands at once.

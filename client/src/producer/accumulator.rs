@@ -1,6 +1,6 @@
 //! Gathers records into one open batch per partition. Pure: `now` comes in, closed batches go out.
 //!
-//! A batch is closed when the next record would take it above the target, when its oldest record has waited for the
+//! A batch is closed when the next record would take it above the target or one more of the last one's size would, when its oldest record has waited for the
 //! linger (asked for by [`Accumulator::close_due`], so that batches go on growing while nothing can be sent), or by
 //! a flush. Records are encoded as they come, once; checksums and compression wait until the batch leaves.
 //! A server refuses a batch in which a key and dedup id stand twice: the second one opens the next batch.
@@ -13,12 +13,14 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millstream_protocol::batch::{BatchBuilder, BatchError, Codec, DEDUP_ID};
+use millstream_protocol::batch::{BatchBuilder, BatchError, Codec, DEDUP_ID, HEADER_BYTES};
 use millstream_protocol::{PartitionId, Record};
 
 use super::delivery::Ticket;
 use super::partitioner::Partitioner;
 
+/// A batch with less room than this part of it is as good as full.
+const FULL_PART: usize = 8;
 /// Room for a partition's first batch; later ones get what the one before took.
 const FIRST_BATCH_BYTES: usize = 4 << 10;
 
@@ -110,7 +112,7 @@ impl Accumulator {
                         }
                         let (ticket, index) = (Arc::clone(&open.ticket), open.builder.record_count() - 1);
                         let bytes = open.builder.len() - before;
-                        closed |= self.close_if_full(partition);
+                        closed |= self.close_if_full(partition, bytes);
                         return Ok(Pushed { ticket, index, bytes, opened: None, closed });
                     }
                     // Full by the format's limits, or timestamps too far apart for one batch.
@@ -121,6 +123,22 @@ impl Accumulator {
             self.close(partition);
             closed = true;
         }
+    }
+
+    /// Whether the record needs a batch of its own; the one that it does not fit into is closed.
+    pub fn opens(&mut self, record: &Record) -> bool {
+        let partition = self.partitioner.pick(record.key.as_deref(), dedup_id(record));
+        let fits = |open: &Closed| open.builder.len() + record.size() <= self.settings.batch_bytes_target;
+        let has_place = self.slots[partition.0 as usize].open.as_ref().is_some_and(fits);
+        if !has_place {
+            self.close(partition);
+        }
+        !has_place
+    }
+
+    /// When a batch is full.
+    pub fn batch_bytes_target(&self) -> usize {
+        self.settings.batch_bytes_target
     }
 
     fn open(
@@ -142,13 +160,17 @@ impl Accumulator {
         let ids = id_hash.into_iter().collect();
         slot.open = Some(Closed { partition, builder, ticket: Arc::clone(&ticket), opened: now, serial, ids });
         self.openings.push_back((now, partition.0 as usize, serial));
-        closed |= self.close_if_full(partition);
+        closed |= self.close_if_full(partition, bytes - HEADER_BYTES);
         Ok(Pushed { ticket, index: 0, bytes, opened: Some(serial), closed })
     }
 
-    fn close_if_full(&mut self, partition: PartitionId) -> bool {
+    /// Closes the batch if another record like the last one would not fit: it need not wait for one to be turned away, which
+    /// then opens a batch in its turn.
+    fn close_if_full(&mut self, partition: PartitionId, last_record_bytes: usize) -> bool {
+        let target = self.settings.batch_bytes_target;
+        let reserve = last_record_bytes.min(target / FULL_PART);
         let open = self.slots[partition.0 as usize].open.as_ref();
-        let full = open.is_some_and(|open| open.builder.len() >= self.settings.batch_bytes_target);
+        let full = open.is_some_and(|open| open.builder.len() + reserve >= target);
         if full {
             self.close(partition);
         }

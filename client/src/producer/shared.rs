@@ -77,6 +77,17 @@ impl Books {
         }
     }
 
+    /// Whether the record may come in. Full is full only for the next one: a large record is never starved by small ones. A
+    /// batch is opened only if there is room for all of it: whoever waits for room would leave one behind with next to
+    /// nothing in it, for each full one.
+    fn has_room(&mut self, record: &Record, buffer_bytes: usize) -> bool {
+        let with_one_more = self.buffered + self.accumulator.batch_bytes_target();
+        if self.buffered == 0 || with_one_more <= buffer_bytes {
+            return true;
+        }
+        self.buffered < buffer_bytes && !self.accumulator.opens(record)
+    }
+
     /// When the oldest batch without an outcome was opened.
     pub fn oldest(&self) -> Option<Instant> {
         self.outstanding.first_key_value().map(|(_, batch)| batch.opened)
@@ -106,8 +117,7 @@ impl Shared {
         if let Some(error) = &books.dead {
             return Err(error.clone());
         }
-        // Full is full only for the next one: a large record is never starved by small ones.
-        if books.buffered >= self.settings.buffer_bytes {
+        if !books.has_room(record, self.settings.buffer_bytes) {
             return Ok(None);
         }
         let wall = books.clock.at(now);
@@ -141,9 +151,10 @@ impl Shared {
         let mut books = self.books.lock();
         if pipeline.is_idle() && !books.accumulator.has_closed() {
             books.accumulator.close_all();
-            drop(books);
-            self.pack.notify_one();
         }
+        drop(books);
+        // The record that waits may have closed a batch, too.
+        self.pack.notify_one();
     }
 
     fn check_size(&self, size: usize) -> Result<()> {
@@ -297,4 +308,40 @@ fn check_timestamp(timestamp: Timestamp, now: Timestamp) -> Result<()> {
 fn illegal(error: BatchError) -> Error {
     let text = format!("the record cannot be sent: {error}");
     Error::local_from(Code::IllegalRecord, text, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use millstream_protocol::batch::Codec;
+
+    use super::*;
+    use crate::producer::accumulator::{self, Closed};
+
+    #[test]
+    fn a_batch_is_opened_only_where_there_is_room_for_all_of_it() {
+        let linger = Duration::from_secs(5);
+        let settings = accumulator::Settings { codec: Codec::None, batch_bytes_target: 1 << 10, linger };
+        let mut books = Books::new(Accumulator::new(settings, 3, 0));
+        let (record, now) = (Record::new(vec![0; 300]), Instant::now());
+        let mut counts = Vec::new();
+        for _ in 0..3 {
+            let mut count = 0;
+            while books.has_room(&record, 2 << 10) {
+                books.buffered += books.accumulator.push(&record, now).expect("a record").bytes;
+                count += 1;
+            }
+            counts.push(count);
+            let mut closed: Vec<Closed> = std::iter::from_fn(|| books.accumulator.take()).collect();
+            assert!(closed.iter().all(|batch| batch.builder.record_count() == 2), "{closed:?}");
+            // One of those under way is stored.
+            books.buffered -= closed.swap_remove(0).builder.len();
+        }
+        assert_eq!(counts, [4, 2, 2]);
+        books.buffered = 0;
+        assert!(books.has_room(&record, 100), "a small buffer takes one at a time");
+        books.buffered = 100;
+        assert!(!books.has_room(&record, 100));
+    }
 }

@@ -33,19 +33,30 @@ const INCOMING_BYTES: u64 = 64 << 10;
 const INCOMING_BYTES_TOTAL: u64 = 8 << 20;
 const CONNECTION_ID_BYTES: usize = 8;
 
-/// Binds the UDP socket with buffers as large as the windows, so that a burst is not lost.
+/// Binds the UDP socket with buffers as large as the windows, so that a burst is not lost. With `CAP_NET_ADMIN` the receive
+/// buffer is as large as asked for, else at most `net.core.rmem_max`.
 pub(crate) fn bind(config: &ServerConfig) -> Result<UdpSocket, ServeError> {
     let address = config.listen;
     let failed = |source| ServeError::listen("QUIC", "listen", address, source);
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP)).map_err(failed)?;
     let wanted = config.socket_buffer.as_usize();
-    socket.set_recv_buffer_size(wanted).map_err(failed)?;
+    #[cfg(target_os = "linux")]
+    let is_forced = rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, wanted).is_ok();
+    #[cfg(not(target_os = "linux"))]
+    let is_forced = false;
+    if !is_forced {
+        socket.set_recv_buffer_size(wanted).map_err(failed)?;
+    }
     socket.set_send_buffer_size(wanted).map_err(failed)?;
     socket.bind(&address.into()).map_err(failed)?;
     // The system clips silently, and reports twice what it granted.
     let granted = socket.recv_buffer_size().map_err(failed)? / 2;
     if granted < wanted {
-        tracing::info!(wanted, granted, "the UDP receive buffer is smaller than asked for: raise net.core.rmem_max");
+        tracing::info!(
+            wanted,
+            granted,
+            "the UDP receive buffer is smaller than asked for: raise net.core.rmem_max, or give the server CAP_NET_ADMIN"
+        );
     }
     Ok(socket.into())
 }
