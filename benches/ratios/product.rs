@@ -180,10 +180,9 @@ pub async fn producer(client: &Client, stream: &str, sending: Sending) -> Result
 
 /// Sends `records` of that value and waits until they are stored.
 pub async fn send_all(producer: Producer, value: Bytes, records: u64) -> Result<(), Error> {
-    for _ in 0..records {
-        // What fails is told again by `close`.
-        drop(producer.enqueue(Record::new(value.clone())).await?);
-    }
+    let records = (0..records).map(|_| Record::new(value.clone()));
+    // What fails is told again by `close`.
+    drop(producer.enqueue_all(records).await);
     Ok(producer.close().await?)
 }
 

@@ -63,7 +63,7 @@ pub use group::{
     NamedPartition,
 };
 pub use local::LocalServer;
-pub use producer::{Dedup, Delivery, Producer, ProducerBuilder, ProducerStats, Receipt, partition_of_key};
+pub use producer::{Dedup, Deliveries, Delivery, Producer, ProducerBuilder, ProducerStats, Receipt, partition_of_key};
 pub use queue::{Message, MessageReceipt, Messages, MessagesBuilder, Queue, Said, Settling, Worker, WorkerReport};
 pub use tls::Fingerprint;
 

@@ -65,13 +65,15 @@ pub(super) struct Closed {
 /// What became of a record.
 #[derive(Debug)]
 pub(super) struct Pushed {
-    pub ticket: Arc<Ticket>,
+    pub partition: PartitionId,
+    /// Its batch.
+    pub serial: u64,
     /// Its index in its batch.
     pub index: u32,
     /// What it takes of the buffer.
     pub bytes: usize,
-    /// Its batch was opened for it: (serial).
-    pub opened: Option<u64>,
+    /// Its batch was opened for it.
+    pub opened: bool,
     /// A batch was closed for it, or by it.
     pub closed: bool,
 }
@@ -110,10 +112,10 @@ impl Accumulator {
                         if let Some(hash) = id_hash {
                             open.ids.insert(hash);
                         }
-                        let (ticket, index) = (Arc::clone(&open.ticket), open.builder.record_count() - 1);
+                        let (serial, index) = (open.serial, open.builder.record_count() - 1);
                         let bytes = open.builder.len() - before;
                         closed |= self.close_if_full(partition, bytes);
-                        return Ok(Pushed { ticket, index, bytes, opened: None, closed });
+                        return Ok(Pushed { partition, serial, index, bytes, opened: false, closed });
                     }
                     // Full by the format's limits, or timestamps too far apart for one batch.
                     Err(BatchError::OutOfRange { .. }) => {}
@@ -158,10 +160,17 @@ impl Accumulator {
         let ticket = Arc::new(Ticket::new(partition));
         let bytes = builder.len();
         let ids = id_hash.into_iter().collect();
-        slot.open = Some(Closed { partition, builder, ticket: Arc::clone(&ticket), opened: now, serial, ids });
+        slot.open = Some(Closed { partition, builder, ticket, opened: now, serial, ids });
         self.openings.push_back((now, partition.0 as usize, serial));
         closed |= self.close_if_full(partition, bytes - HEADER_BYTES);
-        Ok(Pushed { ticket, index: 0, bytes, opened: Some(serial), closed })
+        Ok(Pushed { partition, serial, index: 0, bytes, opened: true, closed })
+    }
+
+    /// The ticket of the record that was just pushed.
+    pub fn ticket(&self, pushed: &Pushed) -> Arc<Ticket> {
+        let open = self.slots[pushed.partition.0 as usize].open.iter();
+        let batch = self.closed.iter().rev().take(1).chain(open).find(|batch| batch.serial == pushed.serial);
+        Arc::clone(&batch.expect("the batch of the last push is open, or the last that was closed").ticket)
     }
 
     /// Closes the batch if another record like the last one would not fit: it need not wait for one to be turned away, which

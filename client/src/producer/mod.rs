@@ -9,6 +9,7 @@
 
 mod accumulator;
 mod dedup;
+mod deliveries;
 mod delivery;
 mod partitioner;
 mod pipeline;
@@ -34,6 +35,7 @@ use pipeline::Pipeline;
 use shared::{Books, Enqueued, Shared};
 
 pub use dedup::Dedup;
+pub use deliveries::Deliveries;
 pub use delivery::{Delivery, Receipt};
 pub use partitioner::partition_of_key;
 pub use stats::ProducerStats;
@@ -288,6 +290,9 @@ pub struct Producer {
     shared: Arc<Shared>,
 }
 
+/// Records that `enqueue_all` takes under one lock.
+const CHUNK_RECORDS: usize = 64;
+
 impl Producer {
     /// Sends one record and waits until the stream's durability holds for it (`synced`: it is on disk).
     ///
@@ -325,6 +330,51 @@ impl Producer {
             tokio::task::yield_now().await;
         }
         Ok(enqueued.delivery)
+    }
+
+    /// Puts records into the buffer in their order, as [`enqueue`](Self::enqueue) does one by one, for less of this
+    /// program's time: worth it for many small ones at once. Waits while the buffer is full. A record that is refused has
+    /// the error as its outcome; those after it are enqueued all the same.
+    ///
+    /// # Cancel safety
+    /// A call that is dropped before it resolves has enqueued the first so many of them; none is enqueued twice.
+    ///
+    /// # Example
+    /// ```no_run
+    /// # async fn example(producer: millstream_client::Producer) -> millstream_client::Result<()> {
+    /// use millstream_client::Record;
+    ///
+    /// let readings = (0..1_000).map(|n| Record::new(format!("{n}")));
+    /// for outcome in producer.enqueue_all(readings).await.outcomes().await {
+    ///     println!("{}", outcome?.offset);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub async fn enqueue_all(&self, records: impl IntoIterator<Item = Record>) -> Deliveries {
+        let mut records = records.into_iter();
+        let mut deliveries = Deliveries::default();
+        // The caller's iterator runs outside of the lock.
+        let mut chunk: Vec<Record> = Vec::with_capacity(records.size_hint().0.min(CHUNK_RECORDS));
+        loop {
+            chunk.clear();
+            chunk.extend(records.by_ref().take(CHUNK_RECORDS));
+            if chunk.is_empty() {
+                return deliveries;
+            }
+            chunk.iter_mut().for_each(|record| self.shared.settings.dedup.fill(record));
+            let mut rest = chunk.as_mut_slice();
+            while !rest.is_empty() {
+                let (taken, closed_batch) = self.shared.try_enqueue_all(rest, &mut deliveries);
+                rest = &mut rest[taken..];
+                if closed_batch {
+                    tokio::task::yield_now().await;
+                } else if let Some(record) = rest.first_mut() {
+                    let enqueued = self.enqueue_when_there_is_room(std::mem::take(record)).await;
+                    deliveries.one(enqueued.map(|enqueued| enqueued.delivery));
+                    rest = &mut rest[1..];
+                }
+            }
+        }
     }
 
     async fn enqueue_when_there_is_room(&self, mut record: Record) -> Result<Enqueued> {

@@ -15,7 +15,8 @@ use millstream_protocol::{ByteSize, Code, Record, Timestamp};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::accumulator::Accumulator;
+use super::accumulator::{Accumulator, Pushed};
+use super::deliveries::Deliveries;
 use super::delivery::{Delivery, Ticket};
 use super::pipeline::{Answered, Batch, Finished, Pipeline, is_final};
 use super::{ProducerStats, Settings, Target};
@@ -110,10 +111,48 @@ impl Books {
 impl Shared {
     /// Takes a record if there is room. Fills in its timestamp.
     pub fn try_enqueue(&self, record: &mut Record) -> Result<Option<Enqueued>> {
-        let size = record.size();
-        self.check_size(size)?;
         let now = Instant::now();
         let mut books = self.books.lock();
+        let Some(pushed) = self.admit(&mut books, record, now)? else { return Ok(None) };
+        let ticket = books.accumulator.ticket(&pushed);
+        drop(books);
+        if pushed.opened || pushed.closed {
+            self.pack.notify_one();
+        }
+        Ok(Some(Enqueued { delivery: Delivery::new(ticket, pushed.index, now), closed_batch: pushed.closed }))
+    }
+
+    /// Takes records off the front as long as there is room, until a batch is closed: the next one is not opened before it
+    /// can be filled. Says how many of them have their place, or their refusal, in `deliveries` now, and whether one was.
+    pub fn try_enqueue_all(&self, records: &mut [Record], deliveries: &mut Deliveries) -> (usize, bool) {
+        let now = Instant::now();
+        let (mut taken, mut has_opened, mut has_closed) = (0, false, false);
+        let mut books = self.books.lock();
+        for record in records {
+            if has_closed {
+                break;
+            }
+            match self.admit(&mut books, record, now) {
+                Ok(Some(pushed)) => {
+                    has_opened |= pushed.opened;
+                    has_closed |= pushed.closed;
+                    deliveries.taken(pushed.serial, pushed.index, now, || books.accumulator.ticket(&pushed));
+                }
+                Ok(None) => break,
+                Err(error) => deliveries.one(Err(error)),
+            }
+            taken += 1;
+        }
+        drop(books);
+        if has_opened || has_closed {
+            self.pack.notify_one();
+        }
+        (taken, has_closed)
+    }
+
+    fn admit(&self, books: &mut Books, record: &mut Record, now: Instant) -> Result<Option<Pushed>> {
+        let size = record.size();
+        self.check_size(size)?;
         if let Some(error) = &books.dead {
             return Err(error.clone());
         }
@@ -133,16 +172,11 @@ impl Shared {
         books.buffered += pushed.bytes;
         books.stats.records += 1;
         books.stats.bytes += size as u64;
-        if let Some(serial) = pushed.opened {
-            let batch = Outstanding { ticket: Arc::clone(&pushed.ticket), opened: now };
-            books.outstanding.insert(serial, batch);
+        if pushed.opened {
+            let batch = Outstanding { ticket: books.accumulator.ticket(&pushed), opened: now };
+            books.outstanding.insert(pushed.serial, batch);
         }
-        drop(books);
-        if pushed.opened.is_some() || pushed.closed {
-            self.pack.notify_one();
-        }
-        let delivery = Delivery::new(pushed.ticket, pushed.index, now);
-        Ok(Some(Enqueued { delivery, closed_batch: pushed.closed }))
+        Ok(Some(pushed))
     }
 
     /// The buffer is full. If that is all of open batches, none is under way to make room: they go out at once.

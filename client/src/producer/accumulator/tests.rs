@@ -39,7 +39,7 @@ fn a_record_above_the_target_has_a_batch_of_its_own() {
     let (mut accumulator, now) = (accumulator(1, 300), Instant::now());
     accumulator.push(&Record::new("small"), now).expect("a legal record");
     let pushed = accumulator.push(&Record::new(vec![7; 5_000]), now).expect("a legal record");
-    assert!(pushed.closed && pushed.opened.is_some());
+    assert!(pushed.closed && pushed.opened);
     assert_eq!(drain(&mut accumulator), [(0, vec![b"small".to_vec()]), (0, vec![vec![7; 5_000]])]);
 }
 
@@ -133,7 +133,7 @@ proptest! {
                     let record = Record { key: key.map(|key| vec![key].into()), ..Record::new(value.clone()) };
                     let at = accumulator.push(&record, now).expect("a legal record");
                     buffered += at.bytes;
-                    let delivery = super::super::delivery::Delivery::new(at.ticket, at.index, now);
+                    let delivery = super::super::delivery::Delivery::new(accumulator.ticket(&at), at.index, now);
                     pushed[delivery.partition().0 as usize].push(value);
                 }
                 Step::Wait(ms) => {
