@@ -40,6 +40,21 @@ pub fn fill(path: &Path, block: &[u8], length: u64) -> io::Result<()> {
     file.sync_data()
 }
 
+/// Writes `length` bytes from a file's beginning, repeating `block`; makes it where it is not there.
+///
+/// # Errors
+/// What the file system says.
+pub fn overwrite(path: &Path, block: &[u8], length: u64) -> io::Result<()> {
+    let file = File::options().create(true).truncate(false).write(true).open(path)?;
+    let mut position = 0;
+    while position < length {
+        let take = (length - position).min(block.len() as u64);
+        file.write_all_at(&block[..take as usize], position)?;
+        position += take;
+    }
+    Ok(())
+}
+
 /// A file mapped into memory, as the ceiling of reads: no call, no copy.
 ///
 /// Not how the product reads: a bad sector under a map kills the process.

@@ -1,7 +1,7 @@
 //! The raw pipe: the shortest program that moves bytes over QUIC into a synced file, and out of a cached one.
 //!
 //! ```text
-//! produce  client: batches ─► quinn streams ─► server: whatever has come ─► one write, one fdatasync ─► acks
+//! produce  client: batches ─► quinn streams ─► server: MiBs of whatever has come ─► one write, one fdatasync ─► acks
 //! fetch    server: file ─► quinn stream ─► client: counts
 //! ```
 //! The bytes have no frames: the first byte of a stream says what it is, an ack is the number of the stream's bytes
@@ -14,6 +14,7 @@ use std::fs::File;
 use std::io::{self, IoSlice, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak, mpsc};
 use std::time::{Duration, Instant};
 
@@ -25,7 +26,9 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::disk::{self, AlignedReader};
+use crate::gather::{Gather, Gatherer};
 use crate::pace::Ticks;
+use crate::process;
 use crate::quic::{self, Certificate, Error};
 
 const SYNCED: u8 = b'S';
@@ -259,6 +262,7 @@ pub struct Server {
     pub address: SocketAddr,
     /// What a client must be given.
     pub certificate: Vec<u8>,
+    shared: Arc<Shared>,
     _runtime: Runtime,
 }
 
@@ -268,17 +272,42 @@ impl Server {
     /// # Errors
     /// No socket, no file.
     pub fn start(directory: &Path, cached: &Path, datagram_bytes: u16, socket_buffer: usize) -> Result<Self, Error> {
+        Self::start_gathering(directory, cached, datagram_bytes, socket_buffer, Gather::Pieces)
+    }
+
+    /// The same with pieces put together before they are written.
+    ///
+    /// # Errors
+    /// No socket, no file.
+    pub fn start_gathering(
+        directory: &Path,
+        cached: &Path,
+        datagram_bytes: u16,
+        socket_buffer: usize,
+        gather: Gather,
+    ) -> Result<Self, Error> {
         let certificate = Certificate::new()?;
         let runtime = runtime("pipe-server")?;
         let endpoint = runtime.block_on(async { quic::server(&certificate, datagram_bytes, socket_buffer) })?;
         let address = endpoint.local_addr()?;
-        runtime.spawn(accept(endpoint, directory.to_path_buf(), cached.to_path_buf()));
-        Ok(Self { address, certificate: certificate.der().to_vec(), _runtime: runtime })
+        let shared = Arc::new(Shared {
+            directory: directory.to_path_buf(),
+            cached: cached.to_path_buf(),
+            gatherer: Gatherer::new(gather),
+            lanes: Mutex::default(),
+            writing: Arc::default(),
+        });
+        runtime.spawn(accept(endpoint, Arc::clone(&shared)));
+        Ok(Self { address, certificate: certificate.der().to_vec(), shared, _runtime: runtime })
+    }
+
+    /// Processor time of the writing threads so far.
+    pub fn writing(&self) -> Duration {
+        Duration::from_nanos(self.shared.writing.load(Ordering::Relaxed))
     }
 }
 
-async fn accept(endpoint: Endpoint, directory: PathBuf, cached: PathBuf) {
-    let shared = Arc::new(Shared { directory, cached, lanes: Mutex::default() });
+async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
     while let Some(incoming) = endpoint.accept().await {
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
@@ -293,7 +322,10 @@ async fn accept(endpoint: Endpoint, directory: PathBuf, cached: PathBuf) {
 struct Shared {
     directory: PathBuf,
     cached: PathBuf,
+    gatherer: Gatherer,
     lanes: Mutex<Lanes>,
+    /// Nanoseconds of processor time that writing has taken.
+    writing: Arc<AtomicU64>,
 }
 
 #[derive(Default)]
@@ -310,7 +342,8 @@ impl Shared {
             return Ok(open);
         }
         lanes.files += 1;
-        let lane = Arc::new(Lane::open(self.directory.join(format!("pipe-{}", lanes.files)), ack)?);
+        let path = self.directory.join(format!("pipe-{}", lanes.files));
+        let lane = Arc::new(Lane::open(path, ack, Arc::clone(&self.writing))?);
         lanes.open = Arc::downgrade(&lane);
         Ok(lane)
     }
@@ -335,7 +368,7 @@ async fn serve(connection: Connection, shared: Arc<Shared>) {
             }
         };
         let Ok(lane) = shared.lane(ack) else { return };
-        tokio::spawn(take(send, recv, lane));
+        tokio::spawn(take(send, recv, lane, shared.gatherer.clone()));
     }
 }
 
@@ -378,10 +411,10 @@ struct Group {
 }
 
 impl Lane {
-    fn open(path: PathBuf, ack: Ack) -> io::Result<Self> {
+    fn open(path: PathBuf, ack: Ack, writing: Arc<AtomicU64>) -> io::Result<Self> {
         let (to_disk, waiting) = mpsc::channel();
         let file = File::create(&path)?;
-        std::thread::spawn(move || write(file, waiting, ack));
+        std::thread::spawn(move || write(file, waiting, ack, &writing));
         Ok(Self { ack, to_disk, path })
     }
 }
@@ -394,7 +427,7 @@ impl Drop for Lane {
 }
 
 /// Reads on; the lane's thread writes and syncs; acks go out meanwhile.
-async fn take(mut send: SendStream, mut recv: RecvStream, lane: Arc<Lane>) -> Result<(), Error> {
+async fn take(mut send: SendStream, mut recv: RecvStream, lane: Arc<Lane>, gatherer: Gatherer) -> Result<(), Error> {
     let (done, mut progress) = watch::channel(0);
     let acks = tokio::spawn(async move {
         while progress.changed().await.is_ok() {
@@ -406,7 +439,7 @@ async fn take(mut send: SendStream, mut recv: RecvStream, lane: Arc<Lane>) -> Re
     });
     let mut chunks = [const { Bytes::new() }; CHUNKS];
     while let Some(count) = recv.read_chunks(&mut chunks).await? {
-        let chunks = chunks[..count].iter_mut().map(std::mem::take).collect();
+        let chunks = gatherer.gather(chunks[..count].iter_mut().map(std::mem::take).collect());
         // Bounded by what the client has in flight.
         lane.to_disk.send(Group { chunks, done: done.clone() }).map_err(|_| "the writer has ended")?;
     }
@@ -414,7 +447,8 @@ async fn take(mut send: SendStream, mut recv: RecvStream, lane: Arc<Lane>) -> Re
     acks.await?
 }
 
-fn write(mut file: File, waiting: mpsc::Receiver<Group>, ack: Ack) -> io::Result<()> {
+fn write(mut file: File, waiting: mpsc::Receiver<Group>, ack: Ack, writing: &AtomicU64) -> io::Result<()> {
+    let mut before = process::thread_cpu();
     while let Ok(first) = waiting.recv() {
         let groups: Vec<Group> = std::iter::once(first).chain(waiting.try_iter()).collect();
         let mut slices: Vec<IoSlice<'_>> =
@@ -430,6 +464,9 @@ fn write(mut file: File, waiting: mpsc::Receiver<Group>, ack: Ack) -> io::Result
         for Group { chunks, done } in groups {
             done.send_modify(|total| *total += chunks.iter().map(Bytes::len).sum::<usize>() as u64);
         }
+        let now = process::thread_cpu();
+        writing.fetch_add((now - before).as_nanos() as u64, Ordering::Relaxed);
+        before = now;
     }
     Ok(())
 }

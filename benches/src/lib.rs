@@ -9,7 +9,7 @@
 //! | `micro` | single hot steps, batches among them, which stand beside [`memory`] |
 //! | `lake` | landing a backlog, against a bare program that decodes the same JSON and writes the same Parquet; memory, freshness |
 //! | `queue` | nothing: prints what a queue's machine costs, in memory and by the second |
-//! | `ceilings` | nothing: prints the bare machine, [`disk`] and [`memory`] |
+//! | `ceilings` | nothing: prints the bare machine, [`disk`] and [`memory`], and what a thread that writes costs beside QUIC |
 //!
 //! `cargo run --release -p millstream-benches --bin ratios` holds each whole path over QUIC against its ceiling, the raw
 //! [`pipe`] for the most part, with client and server as two processes on both sides.
@@ -21,6 +21,8 @@
 
 #[path = "../ceilings/disk.rs"]
 pub mod disk;
+#[path = "../ceilings/gather.rs"]
+pub mod gather;
 #[path = "../ceilings/memory.rs"]
 pub mod memory;
 pub mod pace;

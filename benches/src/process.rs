@@ -23,6 +23,12 @@ pub fn cpu(pid: u32) -> io::Result<Duration> {
     Ok(Duration::from_secs_f64((ticks(UTIME) + ticks(STIME)) as f64 / TICKS_A_SECOND))
 }
 
+/// CPU time of the calling thread so far.
+pub fn thread_cpu() -> Duration {
+    let rustix::time::Timespec { tv_sec, tv_nsec } = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(tv_sec as u64, tv_nsec as u32)
+}
+
 /// Memory that is the process's own and in RAM (`RssAnon`), in bytes: not its files' cached pages.
 ///
 /// # Errors
