@@ -69,7 +69,7 @@ pub fn produce(name: &'static str, plan: &Plan<'_>, load: &Load) -> Result<Vec<O
 }
 
 fn produce_over(name: &'static str, plan: &Plan<'_>, load: &Load, datagram: u16) -> Result<Outcome, Error> {
-    let bytes: u64 = plan.amount(512 << 20, 32 << 20);
+    let bytes: u64 = plan.amount(512 << 20, 128 << 20);
     let sides = Sides::start(plan, name, datagram, 1 << 20)?;
     let Sides { product, pipe, pipe_server } = &sides;
     let value = Bytes::from(memory::noise(load.record_bytes));

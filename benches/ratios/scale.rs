@@ -30,7 +30,7 @@ const STREAM: &str = "scale";
 
 /// 1,000 partitions against 1. Records have no keys: a producer fills a batch, and goes on with the next partition.
 pub fn partitions(plan: &Plan<'_>) -> Result<Vec<Outcome>, Error> {
-    let bytes: u64 = plan.amount(512 << 20, 32 << 20);
+    let bytes: u64 = plan.amount(512 << 20, 64 << 20);
     let product = Product::start(&plan.dir.join("partitions"), DATAGRAM_BYTES_MAX)?;
     let value = Bytes::from(memory::noise(RECORD_BYTES));
     let sending = Sending { batch_bytes: BATCH_BYTES, depth: IN_FLIGHT / FEW, linger: Duration::from_millis(5) };
@@ -53,7 +53,7 @@ pub fn partitions(plan: &Plan<'_>) -> Result<Vec<Outcome>, Error> {
 
 /// 1,000 connections against 4, a producer on each.
 pub fn connections(plan: &Plan<'_>) -> Result<Vec<Outcome>, Error> {
-    let bytes: u64 = plan.amount(512 << 20, 32 << 20);
+    let bytes: u64 = plan.amount(512 << 20, 128 << 20);
     let many = MANY.min(plan.open_files_max.saturating_sub(100) as usize);
     let product = Product::start_with(&plan.dir.join("connections"), DATAGRAM_BYTES_MAX, Limits::RAISED)?;
     let value = Bytes::from(memory::noise(RECORD_BYTES));
