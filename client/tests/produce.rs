@@ -56,6 +56,35 @@ async fn records_are_stored_in_order_and_each_gets_its_receipt() {
 }
 
 #[tokio::test]
+async fn records_enqueued_together_have_their_outcomes_in_order_through_a_full_buffer() {
+    let fake = Fake::start();
+    let client = fake.client().await;
+    // Room for two batches of three records: it fills again and again.
+    let builder = client.producer(STREAM).linger(Duration::from_millis(500)).batch_bytes(4 << 10).buffer_bytes(8 << 10);
+    let producer = builder.build().await.expect("the stream is there");
+    let records = (0..500).map(|n| if n == 250 { record(n).header("ms-unknown", "") } else { record(n) });
+    let deliveries = producer.enqueue_all(records).await;
+    assert_eq!((deliveries.len(), deliveries.is_empty()), (500, false));
+    let mut stored = 0;
+    for (n, outcome) in deliveries.outcomes().await.into_iter().enumerate() {
+        match outcome {
+            Ok(receipt) => {
+                assert_eq!(receipt.offset, Offset(stored), "record {n}");
+                stored += 1;
+            }
+            Err(error) => assert_eq!((n, error.code()), (250, Code::IllegalRecord)),
+        }
+    }
+    let partition = millstream_client::partition_of_key(KEY.as_bytes(), 2);
+    assert_eq!(numbers(fake.log(partition.0)), (0..500).filter(|n| *n != 250).collect::<Vec<_>>());
+    let stats = producer.stats();
+    assert_eq!((stats.records, stats.records_acked, stats.buffered_bytes), (499, 499, 0));
+    assert!(stats.batches_sent < 499 / 2, "no batch is left with one record where three fit: {stats:?}");
+    assert!(producer.enqueue_all([]).await.is_empty());
+    producer.close().await.expect("nothing was sent that failed");
+}
+
+#[tokio::test]
 async fn records_without_keys_reach_every_partition_and_linger_sends_a_lone_one() {
     let fake = Fake::start();
     let client = fake.client().await;
