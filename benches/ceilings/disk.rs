@@ -30,21 +30,15 @@ pub fn synced_appends(path: &Path, block: &[u8], count: usize) -> io::Result<Vec
 /// # Errors
 /// What the file system says.
 pub fn fill(path: &Path, block: &[u8], length: u64) -> io::Result<()> {
-    let mut file = File::create(path)?;
-    let mut left = length;
-    while left > 0 {
-        let take = left.min(block.len() as u64) as usize;
-        file.write_all(&block[..take])?;
-        left -= take as u64;
-    }
-    file.sync_data()
+    File::create(path)?;
+    overwrite(path, block, length)?.sync_data()
 }
 
 /// Writes `length` bytes from a file's beginning, repeating `block`; makes it where it is not there.
 ///
 /// # Errors
 /// What the file system says.
-pub fn overwrite(path: &Path, block: &[u8], length: u64) -> io::Result<()> {
+pub fn overwrite(path: &Path, block: &[u8], length: u64) -> io::Result<File> {
     let file = File::options().create(true).truncate(false).write(true).open(path)?;
     let mut position = 0;
     while position < length {
@@ -52,7 +46,7 @@ pub fn overwrite(path: &Path, block: &[u8], length: u64) -> io::Result<()> {
         file.write_all_at(&block[..take as usize], position)?;
         position += take;
     }
-    Ok(())
+    Ok(file)
 }
 
 /// A file mapped into memory, as the ceiling of reads: no call, no copy.

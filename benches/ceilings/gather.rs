@@ -1,7 +1,6 @@
 //! What a server hands to the thread that writes: the pieces as quinn gives them, or pieces put together.
 //!
-//! Which of them is cheapest is measured by the bench `ceilings`: many small pieces that another core has just touched cost the
-//! kernel's copy more than putting them together costs, unless each batch gets fresh memory from the system.
+//! What each costs the thread is measured by the bench `ceilings`.
 
 use std::sync::Arc;
 

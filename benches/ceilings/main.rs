@@ -35,15 +35,6 @@ fn main() -> Result<(), Error> {
         Some(figure) => figure.rounds.push(value),
         None => figures.push(Figure { name: name.to_owned(), unit, rounds: vec![value] }),
     };
-    let mut pipes = Vec::new();
-    for datagram in [DATAGRAM_BYTES_MAX, DATAGRAM_BYTES_ETHERNET] {
-        for (how, gather) in [("pieces", Gather::Pieces), ("fresh", Gather::Fresh), ("used again", Gather::UsedAgain)] {
-            let server = Server::start_gathering(dir.path(), &file, datagram, SOCKET_BUFFER, gather)?;
-            let pipe = Pipe::connect(server.address, &server.certificate)?;
-            pipes.push((format!("beside QUIC, {datagram}, {how}"), server, pipe));
-        }
-    }
-    let batch = Bytes::from(memory::noise(1 << 20));
     for _ in 0..settings.rounds {
         let rate = |bytes: u64, elapsed: Duration| bytes as f64 / 1e6 / elapsed.as_secs_f64();
         let mut copied = vec![0; block.len()];
@@ -80,6 +71,15 @@ fn main() -> Result<(), Error> {
             note(name, "µs", Spread::of(times.iter().map(|time| time.as_secs_f64() * 1e6)).median);
         }
     }
+    let mut pipes = Vec::new();
+    for datagram in [DATAGRAM_BYTES_MAX, DATAGRAM_BYTES_ETHERNET] {
+        for (how, gather) in [("pieces", Gather::Pieces), ("fresh", Gather::Fresh), ("used again", Gather::UsedAgain)] {
+            let server = Server::start_gathering(dir.path(), &file, datagram, SOCKET_BUFFER, gather)?;
+            let pipe = Pipe::connect(server.address, &server.certificate)?;
+            pipes.push((format!("beside QUIC, {datagram}, {how}"), server, pipe));
+        }
+    }
+    let batch = Bytes::from(block);
     // Each settles its path in a round that does not count.
     for round in 0..=settings.rounds {
         for (name, server, pipe) in &pipes {

@@ -1,7 +1,7 @@
 //! The raw pipe: the shortest program that moves bytes over QUIC into a synced file, and out of a cached one.
 //!
 //! ```text
-//! produce  client: batches ─► quinn streams ─► server: MiBs of whatever has come ─► one write, one fdatasync ─► acks
+//! produce  client: batches ─► quinn streams ─► server: whatever has come ─► one write, one fdatasync ─► acks
 //! fetch    server: file ─► quinn stream ─► client: counts
 //! ```
 //! The bytes have no frames: the first byte of a stream says what it is, an ack is the number of the stream's bytes

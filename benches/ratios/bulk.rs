@@ -47,7 +47,7 @@ impl Sides {
     fn start(plan: &Plan<'_>, name: &str, datagram: u16, cached_bytes: u64) -> Result<Self, Error> {
         let cached = plan.dir.join("cached");
         disk::fill(&cached, &memory::noise(1 << 20), cached_bytes)?;
-        let pipe_server = Running::pipe(plan.dir, &cached, datagram, Limits::DEFAULT)?;
+        let pipe_server = Running::pipe(plan.dir, &cached, datagram, Limits::default())?;
         let pipe = Pipe::connect(pipe_server.address, &pipe_server.certificate())?;
         let product = Product::start(&plan.dir.join(format!("{name}-{datagram}")), datagram)?;
         Ok(Self { product, pipe, pipe_server })

@@ -10,7 +10,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
 use clap::Subcommand;
-use millstream_benches::quic::{Error, SOCKET_BUFFER};
+use millstream_benches::quic::Error;
 use millstream_benches::{pipe, process};
 use millstream_client::ByteSize;
 use millstream_server::{Server, ServerConfig};
@@ -66,10 +66,16 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// A server's own.
-    pub const DEFAULT: Self = Self { connections_per_address: 256, socket_buffer: SOCKET_BUFFER };
     /// For a thousand connections of this program.
     pub const RAISED: Self = Self { connections_per_address: 2_000, socket_buffer: 64 << 20 };
+}
+
+impl Default for Limits {
+    /// A server's own.
+    fn default() -> Self {
+        let ServerConfig { connections_per_address_max, socket_buffer, .. } = ServerConfig::default();
+        Self { connections_per_address: connections_per_address_max, socket_buffer: socket_buffer.as_usize() }
+    }
 }
 
 impl std::fmt::Display for Limits {

@@ -31,7 +31,7 @@ impl Sides {
     fn start(dir: &Path, name: &str) -> Result<Self, Error> {
         let cached = dir.join("cached");
         disk::fill(&cached, &memory::noise(1 << 10), 1 << 10)?;
-        let pipe_server = Running::pipe(dir, &cached, DATAGRAM_BYTES_MAX, Limits::DEFAULT)?;
+        let pipe_server = Running::pipe(dir, &cached, DATAGRAM_BYTES_MAX, Limits::default())?;
         let pipe = Pipe::connect(pipe_server.address, &pipe_server.certificate())?;
         let product = Product::start(&dir.join(name), DATAGRAM_BYTES_MAX)?;
         product.create(STREAM, 1, Durability::Synced)?;

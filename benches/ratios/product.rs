@@ -32,7 +32,7 @@ pub struct Product {
 impl Product {
     /// Starts both on an empty or an older directory.
     pub fn start(data_dir: &Path, datagram: u16) -> Result<Self, Error> {
-        Self::start_with(data_dir, datagram, Limits::DEFAULT)
+        Self::start_with(data_dir, datagram, Limits::default())
     }
 
     /// The same with other limits than a server's own.

@@ -1,5 +1,6 @@
 //! Many partitions and many connections, against few: the product is its own ceiling.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -34,20 +35,14 @@ pub fn partitions(plan: &Plan<'_>) -> Result<Vec<Outcome>, Error> {
     let product = Product::start(&plan.dir.join("partitions"), DATAGRAM_BYTES_MAX)?;
     let value = Bytes::from(memory::noise(RECORD_BYTES));
     let sending = Sending { batch_bytes: BATCH_BYTES, depth: IN_FLIGHT / FEW, linger: Duration::from_millis(5) };
-    let run = |partitions: usize| {
-        product.create(STREAM, partitions as u32, Durability::Synced)?;
+    let row = few_and_many("partitions", plan.rounds, |is_many| {
+        product.create(STREAM, if is_many { MANY as u32 } else { 1 }, Durability::Synced)?;
         let records = bytes / RECORD_BYTES as u64;
         let clients = std::slice::from_ref(&product.client);
         let took = product.produce(STREAM, clients, FEW, &value, records, sending)?;
         product.remove(STREAM)?;
-        Ok::<_, Error>(bytes as f64 / 1e6 / took.as_secs_f64())
-    };
-    run(1)?;
-    run(MANY)?;
-    let mut row = Row::new("partitions", "MB/s", Better::Higher, Some(0.8));
-    for _ in 0..plan.rounds {
-        row.round(|| run(1), || run(MANY))?;
-    }
+        Ok(bytes as f64 / 1e6 / took.as_secs_f64())
+    })?;
     Ok(vec![Outcome::new("partitions", DATAGRAM_BYTES_MAX, &row).note("batch_bytes", BATCH_BYTES)])
 }
 
@@ -59,17 +54,18 @@ pub fn connections(plan: &Plan<'_>) -> Result<Vec<Outcome>, Error> {
     let value = Bytes::from(memory::noise(RECORD_BYTES));
     let few = connect(&product, FEW)?;
     let all = connect(&product, many)?;
-    let mut memory_mib: f64 = 0.0;
-    let mut run = |clients: &[Client]| {
+    let memory_mib = Cell::new(0.0_f64);
+    let row = few_and_many("connections", plan.rounds, |is_many| {
+        let clients = if is_many { &all } else { &few };
         let depth = (IN_FLIGHT / clients.len()).max(1);
         let sending = Sending { batch_bytes: BATCH_BYTES_OF_CONNECTIONS, depth, linger: Duration::from_millis(5) };
         product.create(STREAM, FEW as u32, Durability::Synced)?;
         let took = product.produce(STREAM, clients, clients.len(), &value, bytes / RECORD_BYTES as u64, sending)?;
-        memory_mib = memory_mib.max(product.server.memory()? as f64 / (1 << 20) as f64);
+        memory_mib.set(memory_mib.get().max(product.server.memory()? as f64 / (1 << 20) as f64));
         product.remove(STREAM)?;
-        Ok::<_, Error>(bytes as f64 / 1e6 / took.as_secs_f64())
-    };
-    let row = few_and_many(plan.rounds, |is_many| run(if is_many { &all } else { &few }))?;
+        Ok(bytes as f64 / 1e6 / took.as_secs_f64())
+    })?;
+    let memory_mib = memory_mib.into_inner();
     if memory_mib > MEMORY_MIB {
         return Err(format!("the server took {memory_mib:.0} MiB for {many} connections, above 1 GiB").into());
     }
@@ -91,7 +87,7 @@ fn pipe_connections(plan: &Plan<'_>, many: usize, bytes: u64) -> Result<f64, Err
     let connect = |connections| Pipe::connect_many(server.address, &server.certificate(), connections);
     let (few, all) = (connect(FEW)?, connect(many)?);
     let batch = Bytes::from(memory::noise(BATCH_BYTES_OF_CONNECTIONS));
-    let row = few_and_many(plan.rounds, |is_many| {
+    let row = few_and_many("connections", plan.rounds, |is_many| {
         let (pipe, streams) = if is_many { (&all, many) } else { (&few, FEW) };
         let count = bytes as usize / batch.len() / streams;
         let took = pipe.produce(&batch, streams, count, (IN_FLIGHT / streams).max(1), Ack::Synced)?;
@@ -101,16 +97,12 @@ fn pipe_connections(plan: &Plan<'_>, many: usize, bytes: u64) -> Result<f64, Err
 }
 
 /// Rounds of the same load over few and over many, in turn; one before that nobody counts.
-fn few_and_many(rounds: usize, mut run: impl FnMut(bool) -> Result<f64, Error>) -> Result<Row, Error> {
-    let mut row = Row::new("connections", "MB/s", Better::Higher, Some(0.8));
+fn few_and_many(name: &'static str, rounds: usize, run: impl Fn(bool) -> Result<f64, Error>) -> Result<Row, Error> {
+    let mut row = Row::new(name, "MB/s", Better::Higher, Some(0.8));
     run(false)?;
     run(true)?;
-    for round in 0..rounds {
-        // Not `Row::round`: both runs borrow the same state.
-        let first = round % 2 == 1;
-        let (one, two) = (run(first)?, run(!first)?);
-        let (ceiling, product) = if first { (two, one) } else { (one, two) };
-        row.note(ceiling, product);
+    for _ in 0..rounds {
+        row.round(|| run(false), || run(true))?;
     }
     Ok(row)
 }

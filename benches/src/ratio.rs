@@ -64,12 +64,6 @@ impl Row {
         Ok(())
     }
 
-    /// A round that was measured elsewhere.
-    pub fn note(&mut self, ceiling: f64, product: f64) {
-        self.ceiling.push(ceiling);
-        self.product.push(product);
-    }
-
     /// The rounds' ratios. A ratio of two neighbours in time: what slows the machine down slows both.
     ///
     /// # Panics

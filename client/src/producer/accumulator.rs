@@ -1,8 +1,9 @@
 //! Gathers records into one open batch per partition. Pure: `now` comes in, closed batches go out.
 //!
-//! A batch is closed when the next record would take it above the target or one more of the last one's size would, when its oldest record has waited for the
-//! linger (asked for by [`Accumulator::close_due`], so that batches go on growing while nothing can be sent), or by
-//! a flush. Records are encoded as they come, once; checksums and compression wait until the batch leaves.
+//! A batch is closed when the next record would take it above the target or one more of the last one's size would, when
+//! its oldest record has waited for the linger (asked for by [`Accumulator::close_due`], so that batches go on growing
+//! while nothing can be sent), or by a flush. Records are encoded as they come, once; checksums and compression wait until
+//! the batch leaves.
 //! A server refuses a batch in which a key and dedup id stand twice: the second one opens the next batch.
 //! Invariants
 //! - An open batch has at least one record; a record that is refused leaves no trace.
@@ -62,6 +63,13 @@ pub(super) struct Closed {
     ids: HashSet<u64>,
 }
 
+impl Closed {
+    /// Whether the record leaves it within the target.
+    fn fits(&self, record: &Record, batch_bytes_target: usize) -> bool {
+        self.builder.len() + record.size() <= batch_bytes_target
+    }
+}
+
 /// What became of a record.
 #[derive(Debug)]
 pub(super) struct Pushed {
@@ -106,7 +114,7 @@ impl Accumulator {
             };
             let before = open.builder.len();
             let is_twice = id_hash.is_some_and(|hash| open.ids.contains(&hash));
-            if !is_twice && before + record.size() <= self.settings.batch_bytes_target {
+            if !is_twice && open.fits(record, self.settings.batch_bytes_target) {
                 match open.builder.push(record) {
                     Ok(()) => {
                         if let Some(hash) = id_hash {
@@ -130,8 +138,8 @@ impl Accumulator {
     /// Whether the record needs a batch of its own; the one that it does not fit into is closed.
     pub fn opens(&mut self, record: &Record) -> bool {
         let partition = self.partitioner.pick(record.key.as_deref(), dedup_id(record));
-        let fits = |open: &Closed| open.builder.len() + record.size() <= self.settings.batch_bytes_target;
-        let has_place = self.slots[partition.0 as usize].open.as_ref().is_some_and(fits);
+        let open = self.slots[partition.0 as usize].open.as_ref();
+        let has_place = open.is_some_and(|open| open.fits(record, self.settings.batch_bytes_target));
         if !has_place {
             self.close(partition);
         }

@@ -11,7 +11,6 @@ use crate::error::Result;
 #[must_use = "deliveries tell whether the records were stored; drop them explicitly if `flush` is enough"]
 pub struct Deliveries {
     parts: Vec<Part>,
-    count: usize,
 }
 
 #[derive(Debug)]
@@ -25,18 +24,19 @@ enum Part {
 impl Deliveries {
     /// How many records were given.
     pub fn len(&self) -> usize {
-        self.count
+        let count = |part: &Part| if let Part::Taken { count, .. } = part { *count as usize } else { 1 };
+        self.parts.iter().map(count).sum()
     }
 
     /// Whether none was given.
     pub fn is_empty(&self) -> bool {
-        self.count == 0
+        self.parts.is_empty()
     }
 
     /// Waits for all of them; each one's outcome, in the order in which they were given. The errors are those of
     /// [`enqueue`](crate::Producer::enqueue) and of its [`Delivery`].
     pub async fn outcomes(self) -> Vec<Result<Receipt>> {
-        let mut outcomes = Vec::with_capacity(self.count);
+        let mut outcomes = Vec::with_capacity(self.len());
         for part in self.parts {
             match part {
                 Part::Taken { ticket, first, count, enqueued, .. } => {
@@ -53,7 +53,6 @@ impl Deliveries {
 
     /// The next record has this index in the batch of that serial.
     pub(super) fn taken(&mut self, serial: u64, index: u32, now: Instant, ticket: impl FnOnce() -> Arc<Ticket>) {
-        self.count += 1;
         match self.parts.last_mut() {
             Some(Part::Taken { serial: last, first, count, enqueued, .. })
                 if *last == serial && *enqueued == now && *first + *count == index =>
@@ -66,7 +65,6 @@ impl Deliveries {
 
     /// The next record has this handle, or was not enqueued.
     pub(super) fn one(&mut self, delivery: Result<Delivery>) {
-        self.count += 1;
         self.parts.push(Part::One(delivery));
     }
 }

@@ -100,7 +100,8 @@ impl ProducerBuilder {
     }
 
     /// How many bytes may wait for their acknowledgement; default 32 MiB. Beyond it `enqueue` waits; it may be
-    /// exceeded by one record.
+    /// exceeded by one record. Unless it is empty, a batch is opened only where there is room for all of it: give it room
+    /// for several.
     pub fn buffer_bytes(mut self, bytes: usize) -> Self {
         self.buffer_bytes = bytes;
         self

@@ -129,9 +129,6 @@ impl Shared {
         let (mut taken, mut has_opened, mut has_closed) = (0, false, false);
         let mut books = self.books.lock();
         for record in records {
-            if has_closed {
-                break;
-            }
             match self.admit(&mut books, record, now) {
                 Ok(Some(pushed)) => {
                     has_opened |= pushed.opened;
@@ -142,6 +139,9 @@ impl Shared {
                 Err(error) => deliveries.one(Err(error)),
             }
             taken += 1;
+            if has_closed {
+                break;
+            }
         }
         drop(books);
         if has_opened || has_closed {
